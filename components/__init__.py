@@ -1,0 +1,1 @@
+"""What TFX needs around the models: data, training, serving, evaluation and report."""

@@ -1,0 +1,68 @@
+"""Threshold-free measures of a detector, exact and with ties counted half.
+
+All take `anomalousness` (higher = more anomalous; see `models.scores.anomalousness`), shape (N,),
+and `is_anomaly`, shape (N,), bool or 0/1, where anomalies are the positive class.
+"""
+
+import numpy as np
+from scipy.stats import rankdata
+from sklearn import metrics
+
+
+def auroc(anomalousness: np.ndarray, is_anomaly: np.ndarray) -> float:
+    """Area under the ROC curve by the Mann-Whitney statistic, in [0, 1].
+
+    The probability that a random anomaly ranks above a random normal image, ties counted half.
+
+    Raises:
+        ValueError: if a score is not finite, or only one of the two kinds is present.
+    """
+    anomalousness, is_anomaly = _checked(anomalousness, is_anomaly)
+    ranks = rankdata(anomalousness)
+    positives = int(is_anomaly.sum())
+    negatives = len(is_anomaly) - positives
+    wins = ranks[is_anomaly].sum() - positives * (positives + 1) / 2
+    return float(wins / (positives * negatives))
+
+
+def aupr(anomalousness: np.ndarray, is_anomaly: np.ndarray) -> float:
+    """Area under the precision-recall curve (average precision), in [0, 1].
+
+    Raises:
+        ValueError: as `auroc`.
+    """
+    anomalousness, is_anomaly = _checked(anomalousness, is_anomaly)
+    return float(metrics.average_precision_score(is_anomaly, anomalousness))
+
+
+def fpr_at_tpr(anomalousness: np.ndarray, is_anomaly: np.ndarray, tpr: float = 0.95) -> float:
+    """False-alarm rate at the first threshold that flags a share `tpr` of the anomalies.
+
+    Raises:
+        ValueError: as `auroc`.
+    """
+    false_positive_rate, true_positive_rate = roc_curve(anomalousness, is_anomaly)
+    return float(false_positive_rate[np.argmax(true_positive_rate >= tpr)])
+
+
+def roc_curve(anomalousness: np.ndarray, is_anomaly: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False and true positive rates, each (K,), rising from 0 to 1.
+
+    Raises:
+        ValueError: as `auroc`.
+    """
+    anomalousness, is_anomaly = _checked(anomalousness, is_anomaly)
+    false_positive_rate, true_positive_rate, _ = metrics.roc_curve(is_anomaly, anomalousness)
+    return false_positive_rate, true_positive_rate
+
+
+def _checked(anomalousness, is_anomaly) -> tuple[np.ndarray, np.ndarray]:
+    anomalousness = np.asarray(anomalousness, "float64").reshape(-1)
+    is_anomaly = np.asarray(is_anomaly).astype(bool).reshape(-1)
+    if anomalousness.shape != is_anomaly.shape:
+        raise ValueError(f"{len(anomalousness)} scores but {len(is_anomaly)} labels.")
+    if not np.isfinite(anomalousness).all():
+        raise ValueError("Scores contain NaN or infinity.")
+    if is_anomaly.all() or not is_anomaly.any():
+        raise ValueError("Both normal and anomalous images are needed; only one kind is present.")
+    return anomalousness, is_anomaly

@@ -1,0 +1,1 @@
+"""What runs: the configurations, the pipelines, their runners and the command line."""
