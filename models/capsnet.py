@@ -1,0 +1,151 @@
+"""CapsNet: capsules with dynamic routing."""
+
+import keras
+from keras import layers
+
+from models.errors import UserError
+from models.layers import CapsuleLength, CapsuleMask, ClassCapsules, PrimaryCapsules
+
+
+@keras.saving.register_keras_serializable("capsad")
+class CapsNet(keras.Model):
+    """Convolution, primary capsules, class capsules with dynamic routing, decoder.
+
+    The defaults are the network of Sabour et al. for MNIST. Its two halves, `encoder` and
+    `decoder`, are models of their own, so that training can mask with the true class.
+
+    Args:
+        input_shape: height, width and channels (H, W, K) of the images.
+        num_classes: number of (normal) classes C, one class capsule each.
+        filters: channels of the first convolution.
+        kernel_size: kernel of the first convolution (stride 1, ReLU).
+        primary_types: types of primary capsules.
+        primary_dim: dimension of the primary capsules.
+        primary_kernel_size: kernel of the primary capsules' convolution.
+        primary_strides: its stride.
+        class_dim: dimension E of the class capsules.
+        routing_iterations: iterations of routing by agreement.
+        decoder_units: widths of the decoder's hidden layers (ReLU).
+
+    Call arguments:
+        images: float tensor in [0, 1], shape (B, H, W, K).
+
+    Returns:
+        Dict of float tensors: `capsules` (B, C, E), `lengths` (B, C) in [0, 1] and
+        `reconstruction` (B, H, W, K) in [0, 1], decoded from the longest capsule.
+
+    Raises:
+        UserError: if the images are too small for the two convolutions.
+
+    Example:
+        >>> network = CapsNet((28, 28, 1), num_classes=9)
+        >>> network(keras.ops.zeros((2, 28, 28, 1)))["lengths"].shape
+        (2, 9)
+
+    Reference:
+        Sabour, Frosst, Hinton 2017, arXiv 1710.09829.
+    """
+
+    def __init__(
+        self,
+        input_shape,
+        num_classes,
+        filters=256,
+        kernel_size=9,
+        primary_types=32,
+        primary_dim=8,
+        primary_kernel_size=9,
+        primary_strides=2,
+        class_dim=16,
+        routing_iterations=3,
+        decoder_units=(512, 1024),
+        **kwargs,
+    ):
+        height, width, _ = input_shape = tuple(input_shape)
+        smallest = kernel_size + primary_kernel_size - 1
+        if min(height, width) < smallest:
+            raise UserError(
+                f"Images of {height}x{width} pixels are too small for this CapsNet, which needs at "
+                f"least {smallest}x{smallest}: enlarge image_size or choose a smaller kernel_size "
+                "and primary_kernel_size."
+            )
+        images = keras.Input(input_shape, name="images")
+        # B, H', W', filters
+        features = layers.Conv2D(filters, kernel_size, activation="relu", name="convolution")(
+            images
+        )
+        # B, I, D
+        primary = PrimaryCapsules(
+            primary_types,
+            primary_dim,
+            primary_kernel_size,
+            primary_strides,
+            name="primary_capsules",
+        )(features)
+        # B, C, E
+        capsules = ClassCapsules(
+            num_classes, class_dim, routing_iterations, name="class_capsules"
+        )(primary)
+        encoder = keras.Model(images, capsules, name="encoder")
+        decoder = _decoder(num_classes * class_dim, decoder_units, input_shape)
+
+        capsules = encoder(images)
+        lengths = CapsuleLength(name="lengths")(capsules)
+        reconstruction = decoder(CapsuleMask(name="longest")(capsules, lengths))
+        outputs = {"capsules": capsules, "lengths": lengths, "reconstruction": reconstruction}
+        super().__init__(inputs=images, outputs=outputs, **kwargs)
+        self.encoder = encoder
+        self.decoder = decoder
+        self.settings = {
+            "input_shape": input_shape,
+            "num_classes": num_classes,
+            "filters": filters,
+            "kernel_size": kernel_size,
+            "primary_types": primary_types,
+            "primary_dim": primary_dim,
+            "primary_kernel_size": primary_kernel_size,
+            "primary_strides": primary_strides,
+            "class_dim": class_dim,
+            "routing_iterations": routing_iterations,
+            "decoder_units": tuple(decoder_units),
+        }
+
+    def training_model(self) -> keras.Model:
+        """The same weights with the *true* class's capsule unmasked, for training.
+
+        Returns:
+            Model from `images` (B, H, W, K) and `target` (B, C), one-hot, to `lengths` (B, C) and
+            `reconstruction` (B, H, W, K).
+        """
+        images = keras.Input(self.settings["input_shape"], name="images")
+        target = keras.Input((self.settings["num_classes"],), name="target")
+        capsules = self.encoder(images)
+        return keras.Model(
+            {"images": images, "target": target},
+            {
+                "lengths": CapsuleLength(name="lengths")(capsules),
+                "reconstruction": self.decoder(CapsuleMask(name="true_class")(capsules, target)),
+            },
+        )
+
+    def get_config(self):
+        """Every argument of the constructor."""
+        return {"name": self.name, **self.settings}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Rebuilds the network from `get_config`."""
+        return cls(**config)
+
+
+def _decoder(inputs, units, image_shape) -> keras.Model:
+    height, width, channels = image_shape
+    return keras.Sequential(
+        [
+            keras.Input((inputs,)),
+            *(layers.Dense(width, activation="relu") for width in units),
+            layers.Dense(height * width * channels, activation="sigmoid"),
+            layers.Reshape(image_shape),
+        ],
+        name="decoder",
+    )

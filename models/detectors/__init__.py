@@ -1,0 +1,43 @@
+"""Detectors: one a file, all behind the interface of `base`."""
+
+import difflib
+import importlib
+
+from models.errors import UserError
+
+_MODULES = {"capsnet": "models.detectors.capsnet:CapsNetDetector"}
+
+
+def names() -> tuple[str, ...]:
+    """Names of all detectors."""
+    return tuple(_MODULES)
+
+
+def describe(name: str) -> type:
+    """The class of detector `name`.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    if name not in _MODULES:
+        close = difflib.get_close_matches(name, _MODULES, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise UserError(f"Unknown detector '{name}': there are {', '.join(_MODULES)}.{hint}")
+    module, attribute = _MODULES[name].split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def get(name: str, **settings):  # noqa: ANN201 (a `Detector`, whose import would load Keras)
+    """The detector `name` with `settings` in place of its defaults.
+
+    Raises:
+        UserError: if the name or a setting is unknown.
+    """
+    detector = describe(name)
+    known = {*detector.settings(), "seed", "verbose", "backup_dir"}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise UserError(
+            f"Detector {name} has no setting '{unknown[0]}': there are {', '.join(sorted(known))}."
+        )
+    return detector(**settings)

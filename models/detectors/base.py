@@ -1,0 +1,99 @@
+"""The one interface of all detectors."""
+
+import abc
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from models.calibration import calibrate
+from models.errors import UserError
+
+
+@dataclass(kw_only=True)
+class Detector(abc.ABC):
+    """Is fitted on normal images and ends as one Keras model from images to named scores.
+
+    A subclass declares its settings as fields, says what its raw scores are and implements
+    `train`. Attributes after `fit`: `history`, a dict of one value an epoch.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    reference: ClassVar[str]
+    calibrated_score: ClassVar[str]
+
+    seed: int = 0
+    """Seed of weights, order and augmentation."""
+    verbose: int = 0
+    """Progress of training on the console: 0 none, 1 a bar, 2 a line an epoch."""
+    backup_dir: str | None = None
+    """Folder where the state of training survives a kill; `None`: nowhere."""
+
+    def __post_init__(self):
+        self.history: dict[str, list[float]] = {}
+
+    @classmethod
+    def settings(cls) -> dict[str, Any]:
+        """The detector's own settings and their defaults."""
+        common = {field.name for field in dataclasses.fields(Detector)}
+        return {
+            field.name: field.default
+            for field in dataclasses.fields(cls)
+            if field.name not in common
+        }
+
+    def fit(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        validation: tuple[np.ndarray, np.ndarray] | None = None,
+        calibration: np.ndarray | None = None,
+        callbacks: tuple[keras.callbacks.Callback, ...] = (),
+    ) -> keras.Model:
+        """Trains on normal images and returns the scorer.
+
+        Args:
+            images: uint8 array, shape (N, H, W, K), K = 1 or 3.
+            labels: int array, shape (N,), values 0 to C - 1, every class present.
+            validation: normal images and labels of the same kind, watched in training.
+            calibration: uint8 array, shape (n, H, W, K): normal images kept for calibration.
+            callbacks: Keras callbacks of the training.
+
+        Returns:
+            Model from uint8 images (B, H', W', K), any H' and W', to a dict of float32 tensors:
+            the raw normality scores, each (B,); `class_probabilities` (B, C); `reconstruction`
+            (B, H, W, K) in [0, 1] where the detector has one; and, if `calibration` is given,
+            `anomaly_score` (B,) in [0, 1).
+
+        Raises:
+            UserError: if images or labels are not as above.
+        """
+        self._check(images, labels)
+        keras.utils.set_random_seed(self.seed)
+        scorer = self.train(images, labels, validation, callbacks)
+        if calibration is None:
+            return scorer
+        return calibrate(scorer, calibration, self.calibrated_score)
+
+    @abc.abstractmethod
+    def train(self, images, labels, validation, callbacks) -> keras.Model:
+        """Trains and returns the model of raw scores; the arguments are those of `fit`."""
+
+    @staticmethod
+    def _check(images, labels):
+        if images.ndim != 4 or images.dtype != np.uint8 or images.shape[-1] not in (1, 3):
+            raise UserError(
+                "Training images must be uint8 of shape (N, H, W, 1 or 3), not "
+                f"{images.dtype} {images.shape}."
+            )
+        if len(images) != len(labels) or not len(images):
+            raise UserError(f"{len(images)} training images but {len(labels)} labels.")
+        counts = np.bincount(labels, minlength=2) if labels.min() >= 0 else np.zeros(1)
+        if not counts.all():
+            raise UserError(
+                "Training labels must be 0 to C - 1, each present, at least two classes; found "
+                f"{sorted(set(labels.tolist()))}. An anomaly (-1) is never trained on."
+            )

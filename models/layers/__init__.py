@@ -1,0 +1,22 @@
+"""Layers: they serialise, take any shape and never give NaN."""
+
+from models.layers.capsule_length import CapsuleLength
+from models.layers.capsule_mask import CapsuleMask
+from models.layers.class_capsules import ClassCapsules, dynamic_routing
+from models.layers.conformal_calibration import ConformalCalibration
+from models.layers.image_preprocessing import ImagePreprocessing, resize_images
+from models.layers.primary_capsules import PrimaryCapsules
+from models.layers.squash import squash, vector_length
+
+__all__ = [
+    "CapsuleLength",
+    "CapsuleMask",
+    "ClassCapsules",
+    "ConformalCalibration",
+    "ImagePreprocessing",
+    "PrimaryCapsules",
+    "dynamic_routing",
+    "resize_images",
+    "squash",
+    "vector_length",
+]

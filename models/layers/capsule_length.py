@@ -1,0 +1,25 @@
+"""The length of a capsule: the network's belief that its class is present."""
+
+import keras
+
+from models.layers.squash import vector_length
+
+
+@keras.saving.register_keras_serializable("capsad")
+class CapsuleLength(keras.layers.Layer):
+    """Euclidean length of each capsule.
+
+    Call arguments:
+        capsules: float tensor, shape (B, J, E).
+
+    Returns:
+        Float tensor, shape (B, J), in [0, 1] for squashed capsules.
+    """
+
+    def call(self, capsules):
+        """Length along the last axis."""
+        return vector_length(capsules)
+
+    def compute_output_shape(self, input_shape):
+        """Shape (B, J)."""
+        return input_shape[:-1]

@@ -1,0 +1,67 @@
+"""Calibration of a normality score by conformal p-values, as a layer of the model."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("capsad")
+class ConformalCalibration(keras.layers.Layer):
+    """Turns a normality score s into `anomaly_score = 1 - p(s)`, in [0, 1).
+
+    `p(s) = (1 + #{calibration scores <= s}) / (n + 1)` is the conformal p-value of s among the
+    scores of n normal images kept for this alone. For a normal image, exchangeable with those,
+    `P(p <= alpha) <= alpha`: "flag when anomaly_score > 1 - alpha" raises false alarms at a rate
+    of at most alpha. No alpha below 1 / (n + 1) can be resolved: nothing would be flagged.
+
+    Args:
+        size: number n of calibration scores.
+
+    Call arguments:
+        scores: float tensor, shape (B,), higher = more normal.
+
+    Returns:
+        Float tensor, shape (B,), in [0, 1), higher = more anomalous. A score that is NaN, which
+        nothing normal gives, counts as lower than all.
+
+    Reference:
+        Bates, Candes, Lei, Romano, Sesia 2023, "Testing for outliers with conformal p-values",
+        arXiv 2104.08279, equation 4.
+    """
+
+    def __init__(self, size, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+
+    def build(self, input_shape):
+        """Creates the sorted calibration scores, (n,)."""
+        self.calibration_scores = self.add_weight(
+            name="calibration_scores", shape=(self.size,), initializer="zeros", trainable=False
+        )
+
+    def calibrate(self, scores: np.ndarray) -> None:
+        """Stores the scores, shape (n,), of normal images that training never saw.
+
+        Raises:
+            ValueError: if there are not `size` of them or one is not finite.
+        """
+        scores = np.asarray(scores, "float32")
+        if scores.shape != (self.size,):
+            raise ValueError(f"Expected {self.size} calibration scores, not {scores.shape}.")
+        if not np.isfinite(scores).all():
+            raise ValueError("Calibration scores contain NaN or infinity.")
+        self.calibration_scores.assign(np.sort(scores))
+
+    def call(self, scores):
+        """1 - p."""
+        scores = ops.where(ops.isnan(scores), -np.inf, scores)
+        at_most = ops.searchsorted(self.calibration_scores, scores, side="right")
+        return 1.0 - (1.0 + ops.cast(at_most, scores.dtype)) / (self.size + 1)
+
+    def compute_output_shape(self, input_shape):
+        """Shape (B,)."""
+        return input_shape
+
+    def get_config(self):
+        """Every argument of the constructor."""
+        return {**super().get_config(), "size": self.size}

@@ -1,0 +1,69 @@
+"""Primary capsules: a convolution whose channels are grouped into capsules."""
+
+import keras
+from keras import ops
+
+from models.layers.squash import squash
+
+
+@keras.saving.register_keras_serializable("capsad")
+class PrimaryCapsules(keras.layers.Layer):
+    """Turns a feature map into a flat list of squashed capsules.
+
+    Args:
+        capsule_types: capsules at each position.
+        capsule_dim: length of each capsule's vector.
+        kernel_size: height and width of the convolution's kernel.
+        strides: stride of the convolution.
+
+    Call arguments:
+        features: float tensor, shape (B, H, W, C).
+
+    Returns:
+        Float tensor, shape (B, H' * W' * capsule_types, capsule_dim), lengths in [0, 1].
+
+    Example:
+        >>> PrimaryCapsules()(keras.ops.zeros((2, 20, 20, 256))).shape
+        (2, 1152, 8)
+
+    Reference:
+        Sabour, Frosst, Hinton 2017, arXiv 1710.09829, section 4.
+    """
+
+    def __init__(self, capsule_types=32, capsule_dim=8, kernel_size=9, strides=2, **kwargs):
+        super().__init__(**kwargs)
+        self.capsule_types = capsule_types
+        self.capsule_dim = capsule_dim
+        self.kernel_size = kernel_size
+        self.strides = strides
+        self.convolution = keras.layers.Conv2D(
+            capsule_types * capsule_dim, kernel_size, strides, name="convolution"
+        )
+
+    def build(self, input_shape):
+        """Creates the kernel, (kernel_size, kernel_size, C, types * dim), and the bias."""
+        self.convolution.build(input_shape)
+
+    def call(self, features):
+        """Convolves, groups channels into capsules, squashes."""
+        # B, H', W', types * dim
+        capsules = self.convolution(features)
+        # B, I, D
+        _, height, width, channels = capsules.shape
+        count = height * width * channels // self.capsule_dim
+        return squash(ops.reshape(capsules, (-1, count, self.capsule_dim)))
+
+    def compute_output_shape(self, input_shape):
+        """Shape (B, I, D)."""
+        batch, height, width, _ = self.convolution.compute_output_shape(input_shape)
+        return batch, height * width * self.capsule_types, self.capsule_dim
+
+    def get_config(self):
+        """Every argument of the constructor."""
+        return {
+            **super().get_config(),
+            "capsule_types": self.capsule_types,
+            "capsule_dim": self.capsule_dim,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+        }

@@ -1,0 +1,40 @@
+"""The squashing non-linearity of capsule networks."""
+
+import keras
+from keras import ops
+
+# The square of the smallest length told from zero; keeps the gradient of the root finite at 0.
+_TINY = 1e-30
+
+
+def vector_length(vectors: keras.KerasTensor, keepdims: bool = False) -> keras.KerasTensor:
+    """Euclidean length along the last axis, with a finite gradient at 0.
+
+    Args:
+        vectors: float tensor, shape (..., D).
+        keepdims: keep the reduced axis with size 1.
+
+    Returns:
+        Float tensor, shape (...) or (..., 1), values >= 1e-15.
+    """
+    squared = ops.sum(ops.square(vectors), axis=-1, keepdims=keepdims)
+    return ops.sqrt(ops.maximum(squared, _TINY))
+
+
+def squash(vectors: keras.KerasTensor) -> keras.KerasTensor:
+    """Shrinks vectors to a length below 1 and keeps their direction.
+
+    `squash(s) = |s|^2 / (1 + |s|^2) * s / |s|`, computed as `s / (|s| + 1 / |s|)`: 0 with a finite
+    gradient at s = 0, and no overflow up to |s| = 1e18.
+
+    Args:
+        vectors: float tensor, shape (..., D).
+
+    Returns:
+        Float tensor of the same shape, lengths in [0, 1].
+
+    Reference:
+        Sabour, Frosst, Hinton 2017, arXiv 1710.09829, equation 1.
+    """
+    length = vector_length(vectors, keepdims=True)
+    return vectors / (length + 1.0 / length)

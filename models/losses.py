@@ -1,0 +1,70 @@
+"""Losses of capsule networks."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("capsad")
+class MarginLoss(keras.losses.Loss):
+    """`L_c = T_c max(0, m+ - |v_c|)^2 + lambda (1 - T_c) max(0, |v_c| - m-)^2`, summed over c.
+
+    Args:
+        positive_margin: m+, which the true class's capsule should exceed.
+        negative_margin: m-, below which all others should stay.
+        down_weighting: lambda, the weight of the absent classes.
+
+    Call arguments:
+        y_true: one-hot float tensor, shape (B, J).
+        y_pred: capsule lengths, float tensor, shape (B, J), in [0, 1].
+
+    Reference:
+        Sabour, Frosst, Hinton 2017, arXiv 1710.09829, equation 4.
+    """
+
+    def __init__(
+        self,
+        positive_margin=0.9,
+        negative_margin=0.1,
+        down_weighting=0.5,
+        name="margin_loss",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        self.positive_margin = positive_margin
+        self.negative_margin = negative_margin
+        self.down_weighting = down_weighting
+
+    def call(self, y_true, y_pred):
+        """Loss an image, shape (B,)."""
+        present = ops.square(ops.relu(self.positive_margin - y_pred))
+        absent = ops.square(ops.relu(y_pred - self.negative_margin))
+        return ops.sum(y_true * present + self.down_weighting * (1 - y_true) * absent, axis=-1)
+
+    def get_config(self):
+        """Every argument of the constructor."""
+        return {
+            **super().get_config(),
+            "positive_margin": self.positive_margin,
+            "negative_margin": self.negative_margin,
+            "down_weighting": self.down_weighting,
+        }
+
+
+@keras.saving.register_keras_serializable("capsad")
+class SumOfSquares(keras.losses.Loss):
+    """Sum over the pixels of the squared difference; the mean would make it vanish.
+
+    Call arguments:
+        y_true: float tensor in [0, 1], shape (B, H, W, C).
+        y_pred: likewise.
+
+    Reference:
+        Sabour, Frosst, Hinton 2017, arXiv 1710.09829, section 4.1.
+    """
+
+    def __init__(self, name="sum_of_squares", **kwargs):
+        super().__init__(name=name, **kwargs)
+
+    def call(self, y_true, y_pred):
+        """Loss an image, shape (B,)."""
+        return ops.sum(ops.square(y_true - y_pred), axis=(1, 2, 3))

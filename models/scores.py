@@ -1,0 +1,62 @@
+"""Anomaly scores: pure functions, and the direction of each.
+
+Raw scores are normality scores, as in the paper: higher = more normal. `anomaly_score` is the one
+calibrated number for users: in [0, 1], higher = more anomalous.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from models.layers.squash import vector_length
+
+ANOMALY_SCORE = "anomaly_score"
+
+
+def is_normality_score(name: str) -> bool:
+    """Whether higher means more normal: so for every score but `anomaly_score`."""
+    return name != ANOMALY_SCORE
+
+
+def anomalousness(name: str, values: np.ndarray) -> np.ndarray:
+    """Values of score `name`, shape (N,), turned so that higher = more anomalous."""
+    return -np.asarray(values) if is_normality_score(name) else np.asarray(values)
+
+
+def prediction_probability(lengths: keras.KerasTensor) -> keras.KerasTensor:
+    """`pp(x) = max_c |v_c|`: the length of the longest class capsule, without softmax.
+
+    Args:
+        lengths: float tensor, shape (B, J), in [0, 1].
+
+    Returns:
+        Float tensor, shape (B,), in [0, 1], higher = more normal.
+
+    Reference:
+        arXiv 1907.06312, section 3.
+    """
+    return ops.max(lengths, axis=-1)
+
+
+def reconstruction_error(
+    images: keras.KerasTensor, reconstruction: keras.KerasTensor
+) -> keras.KerasTensor:
+    """`re(x) = -|x - x'|^2 / |x|`: squared error over the *unsquared* norm of the image.
+
+    The norm counts as at least 1/255, that of a single pixel of grey value 1, so that only an
+    all-black image differs from the formula and its score is finite.
+
+    Args:
+        images: float tensor in [0, 1], shape (B, H, W, C).
+        reconstruction: likewise.
+
+    Returns:
+        Float tensor, shape (B,), <= 0, higher = more normal.
+
+    Reference:
+        arXiv 1907.06312, section 3.
+    """
+    images = ops.reshape(images, (-1, int(np.prod(images.shape[1:]))))
+    reconstruction = ops.reshape(reconstruction, (-1, images.shape[1]))
+    error = ops.sum(ops.square(images - reconstruction), axis=-1)
+    return -error / ops.maximum(vector_length(images), 1 / 255)

@@ -1,0 +1,181 @@
+"""What every training needs: seeded batches, a backup that survives a kill, a stop at NaN."""
+
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from models.errors import UserError
+
+
+def use_xla() -> bool:
+    """Whether to compile with XLA: not on a CPU under TensorFlow, where it is ten times slower."""
+    return keras.backend.backend() == "jax" or bool(keras.distribution.list_devices("gpu"))
+
+
+def random_crops(
+    images: np.ndarray, crop_size: tuple[int, int], shift: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Cuts a part of `crop_size` from each image, at random, after a zero border of `shift`.
+
+    With `crop_size` the images' own size this shifts by up to `shift` pixels.
+
+    Args:
+        images: array, shape (B, H, W, K).
+        crop_size: height and width of the result.
+        shift: pixels of black border on each side.
+        generator: source of the offsets.
+
+    Returns:
+        Array of the same dtype, shape (B, *crop_size, K).
+    """
+    height, width = crop_size
+    if shift:
+        images = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
+    # B, H - height + 1, W - width + 1, K, height, width
+    windows = np.lib.stride_tricks.sliding_window_view(images, crop_size, axis=(1, 2))
+    rows = generator.integers(windows.shape[1], size=len(images))
+    columns = generator.integers(windows.shape[2], size=len(images))
+    # B, K, height, width
+    crops = windows[np.arange(len(images)), rows, columns]
+    return np.moveaxis(crops, 1, -1)
+
+
+def centre_crops(images: np.ndarray, crop_size: tuple[int, int]) -> np.ndarray:
+    """Cuts the central `crop_size` part from images of shape (B, H, W, K)."""
+    height, width = crop_size
+    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+    return images[:, top : top + height, left : left + width]
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of images in an order that depends on the seed and the epoch alone.
+
+    A training resumed at epoch k therefore sees what the uninterrupted one would have seen.
+
+    Args:
+        images: uint8 array, shape (N, H, W, K).
+        labels: int array, shape (N,).
+        batch_size: images a batch; the last may be smaller.
+        crop_size: height and width of what the network sees.
+        to_batch: from float32 images in [0, 1], shape (B, *crop_size, K), and labels (B,) to what
+            Keras takes, `(x, y)`.
+        seed: of order and crops; `None`: in order, centre crops, for validation.
+        shift: pixels by which images are shifted at random.
+        first_epoch: number of the first epoch, when resumed.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int,
+        crop_size: tuple[int, int],
+        to_batch: Callable,
+        seed: int | None = None,
+        shift: int = 0,
+        first_epoch: int = 0,
+    ):
+        super().__init__()
+        self.images = images
+        self.labels = labels
+        self.batch_size = batch_size
+        self.crop_size = crop_size
+        self.to_batch = to_batch
+        self.seed = seed
+        self.shift = shift
+        self.epoch = first_epoch
+        self._start_epoch()
+
+    def __len__(self):
+        return math.ceil(len(self.images) / self.batch_size)
+
+    def __getitem__(self, index):
+        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        images = self.images[chosen]
+        if self.seed is None:
+            images = centre_crops(images, self.crop_size)
+        else:
+            generator = np.random.default_rng([self.seed, self.epoch, index])
+            images = random_crops(images, self.crop_size, self.shift, generator)
+        return self.to_batch(images.astype("float32") / 255.0, self.labels[chosen])
+
+    def on_epoch_end(self):
+        """Draws the order of the next epoch."""
+        self.epoch += 1
+        self._start_epoch()
+
+    def _start_epoch(self):
+        self.order = np.arange(len(self.images))
+        if self.seed is not None:
+            np.random.default_rng([self.seed, self.epoch]).shuffle(self.order)
+
+
+class Backup(keras.callbacks.Callback):
+    """Keeps the state of training after each epoch and stops at a loss that is not finite.
+
+    Unlike `keras.callbacks.BackupAndRestore` a kill while it writes leaves the previous state
+    whole (each is written under a temporary name, then renamed), and the history goes on.
+
+    Args:
+        folder: where the state lies; created when needed.
+
+    Raises:
+        UserError: when the loss becomes NaN or infinite; the last good weights are kept.
+    """
+
+    _WEIGHTS = "state.weights.h5"
+
+    def __init__(self, folder: str):
+        super().__init__()
+        self.folder = Path(folder)
+        self.history: dict[str, list[float]] = {}
+
+    def restore(self, model: keras.Model) -> int:
+        """Loads the newest state, if any, into the compiled `model`; gives the epochs done."""
+        shutil.rmtree(self.folder / "incomplete", ignore_errors=True)
+        states = self._states()
+        if not states:
+            return 0
+        epoch, folder = states[-1]
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(folder / self._WEIGHTS)
+        self.history = json.loads((folder / "history.json").read_text())
+        return epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stops at a loss that is not finite."""
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            states = self._states()
+            kept = f"the weights of epoch {states[-1][0]} are kept in {states[-1][1]}" * bool(states)
+            raise UserError(
+                f"Training diverged: the loss is {loss} at batch {batch + 1} of epoch "
+                f"{len(self.history.get('loss', ())) + 1}; {kept or 'no epoch was finished'}. "
+                "Lower the learning rate."
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes weights, optimizer and history; then drops the state before."""
+        for name, value in (logs or {}).items():
+            self.history.setdefault(name, []).append(float(value))
+        incomplete = self.folder / "incomplete"
+        incomplete.mkdir(parents=True, exist_ok=True)
+        self.model.save_weights(incomplete / self._WEIGHTS, overwrite=True)
+        (incomplete / "history.json").write_text(json.dumps(self.history))
+        previous = self._states()
+        os.replace(incomplete, self.folder / f"epoch-{epoch + 1:05d}")
+        for _, folder in previous:
+            shutil.rmtree(folder)
+
+    def _states(self) -> list[tuple[int, Path]]:
+        matches = [
+            (re.fullmatch(r"epoch-(\d+)", path.name), path) for path in self.folder.glob("epoch-*")
+        ]
+        return sorted((int(match[1]), path) for match, path in matches if match)
