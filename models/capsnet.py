@@ -61,14 +61,8 @@ class CapsNet(keras.Model):
         decoder_units=(512, 1024),
         **kwargs,
     ):
-        height, width, _ = input_shape = tuple(input_shape)
-        smallest = kernel_size + primary_kernel_size - 1
-        if min(height, width) < smallest:
-            raise UserError(
-                f"Images of {height}x{width} pixels are too small for this CapsNet, which needs at "
-                f"least {smallest}x{smallest}: enlarge image_size or choose a smaller kernel_size "
-                "and primary_kernel_size."
-            )
+        input_shape = tuple(input_shape)
+        check_image_size(input_shape[:2], kernel_size, primary_kernel_size)
         images = keras.Input(input_shape, name="images")
         # B, H', W', filters
         features = layers.Conv2D(filters, kernel_size, activation="relu", name="convolution")(
@@ -136,6 +130,20 @@ class CapsNet(keras.Model):
     def from_config(cls, config, custom_objects=None):
         """Rebuilds the network from `get_config`."""
         return cls(**config)
+
+
+def check_image_size(
+    image_size: tuple[int, int], kernel_size: int, primary_kernel_size: int
+) -> None:
+    """Raises a UserError if the two convolutions leave nothing of images of (height, width)."""
+    height, width = image_size
+    smallest = kernel_size + primary_kernel_size - 1
+    if min(height, width) < smallest:
+        raise UserError(
+            f"Images of {height}x{width} pixels are too small for this CapsNet, which needs at "
+            f"least {smallest}x{smallest}: enlarge --image-size, or set a smaller kernel_size and "
+            "primary_kernel_size."
+        )
 
 
 def _decoder(inputs, units, image_shape) -> keras.Model:

@@ -23,6 +23,7 @@ class Detector(abc.ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     reference: ClassVar[str]
+    scores: ClassVar[tuple[str, ...]]
     calibrated_score: ClassVar[str]
 
     seed: int = 0
@@ -44,6 +45,9 @@ class Detector(abc.ABC):
             for field in dataclasses.fields(cls)
             if field.name not in common
         }
+
+    def check_image_size(self, image_size: tuple[int, int]) -> None:  # noqa: B027
+        """Raises a UserError if images of (height, width) do not suit the detector."""
 
     def fit(
         self,

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from models import scores
-from models.capsnet import CapsNet
+from models.capsnet import CapsNet, check_image_size
 from models.detectors.base import Detector
 from models.layers import ImagePreprocessing
 from models.losses import MarginLoss, SumOfSquares
@@ -25,6 +25,7 @@ class CapsNetDetector(Detector):
     name: ClassVar[str] = "capsnet"
     title: ClassVar[str] = "CapsNet with dynamic routing"
     reference: ClassVar[str] = "arXiv 1907.06312, arXiv 1710.09829"
+    scores: ClassVar[tuple[str, ...]] = ("pp", "re")
     calibrated_score: ClassVar[str] = "pp"
 
     epochs: int = 20
@@ -57,6 +58,10 @@ class CapsNetDetector(Detector):
     """Iterations of routing by agreement."""
     decoder_units: tuple[int, ...] = (512, 1024)
     """Widths of the decoder's hidden layers."""
+
+    def check_image_size(self, image_size: tuple[int, int]) -> None:
+        """Raises a UserError if images of (height, width) are too small."""
+        check_image_size(self.crop_size or image_size, self.kernel_size, self.primary_kernel_size)
 
     def train(self, images, labels, validation, callbacks) -> keras.Model:
         """Minimises margin loss and reconstruction error by Adam."""

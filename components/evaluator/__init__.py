@@ -1,0 +1,1 @@
+"""What the stock Evaluator measures, and what blesses a model."""

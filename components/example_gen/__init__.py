@@ -1,0 +1,1 @@
+"""HoldOutExampleGen: from a source's files to the four splits."""

@@ -1,0 +1,38 @@
+"""A Pusher that never shows a half-written model to the server."""
+
+import os
+
+from google.protobuf import json_format
+from tfx.components.pusher import executor
+from tfx.dsl.io import fileio
+from tfx.proto import pusher_pb2
+from tfx.types import artifact_utils
+
+_DESTINATION = "pushed_destination"
+
+
+class AtomicExecutor(executor.Executor):
+    """Copies the model under a name that no server takes for a version, then renames it."""
+
+    def Do(self, input_dict, output_dict, exec_properties) -> None:  # noqa: N802
+        """Pushes as the stock executor, into `<base_directory>/.incoming`, then renames."""
+        destination = json_format.Parse(
+            exec_properties["push_destination"], pusher_pb2.PushDestination()
+        )
+        base = destination.filesystem.base_directory
+        incoming = os.path.join(base, ".incoming")
+        if fileio.exists(incoming):  # left by a run that was killed
+            fileio.rmtree(incoming)
+        destination.filesystem.base_directory = incoming
+        super().Do(
+            input_dict,
+            output_dict,
+            {**exec_properties, "push_destination": json_format.MessageToJson(destination)},
+        )
+        if not fileio.exists(incoming):  # not blessed, so not pushed
+            return
+        (version,) = fileio.listdir(incoming)
+        fileio.rename(os.path.join(incoming, version), os.path.join(base, version))
+        fileio.rmtree(incoming)
+        pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
+        pushed.set_string_custom_property(_DESTINATION, os.path.join(base, version))

@@ -1,0 +1,186 @@
+"""The pipeline: from a source's files to a blessed, pushed and explained detector."""
+
+import dataclasses
+import json
+import os
+
+import tensorflow_data_validation as tfdv
+from tfx import components as tfx_components
+from tfx.dsl.components.base import executor_spec
+from tfx.dsl.components.common import resolver
+from tfx.orchestration import metadata
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import pusher_pb2, trainer_pb2
+from tfx.types import Channel, standard_artifacts
+
+from components import examples
+from components.data_gate import DataGate
+from components.evaluator.baseline import LatestOtherBlessedModelStrategy
+from components.evaluator.eval_config import eval_config
+from components.example_gen.component import HoldOutExampleGen
+from components.pusher import AtomicExecutor
+from components.report.component import Report
+from models import detectors
+from models.scores import ANOMALY_SCORE
+from pipeline.configs import PipelineConfig
+from pipeline.digest import code_digest
+from pipeline.preflight import plan
+
+# Encoded images and ids say nothing as statistics, and cost most.
+_DESCRIBED = [
+    examples.HEIGHT,
+    examples.WIDTH,
+    examples.CHANNELS,
+    examples.LABEL,
+    examples.TEXT,
+    examples.IS_ANOMALY,
+    examples.CONTRAST,
+]
+_SCHEMA = os.path.join(os.path.dirname(examples.__file__), "example_gen", "schema.pbtxt")
+
+
+def create_pipeline(config: PipelineConfig) -> Pipeline:
+    """The TFX pipeline of `config`.
+
+    Raises:
+        UserError: if the data is missing or the configuration does not fit it.
+    """
+    planned = plan(config)
+    data, training = config.data, config.training
+    detector = detectors.get(training.detector, **training.settings)
+    detector.check_image_size(data.image_size)
+
+    example_gen = HoldOutExampleGen(
+        planned.source.folder,
+        planned.source.pattern,
+        {
+            "source": data.source,
+            "data_dir": data.data_dir,
+            "source_options": dict(data.source_options),
+            "anomaly": list(planned.anomaly),
+            "hold_out": planned.hold_out,
+            "max_unreadable": data.max_unreadable,
+            "digest": code_digest(
+                "components.sources", "components.example_gen", "components.examples"
+            ),
+        },
+    )
+    all_examples = example_gen.outputs["examples"]
+    statistics_gen = tfx_components.StatisticsGen(
+        examples=all_examples,
+        stats_options=tfdv.StatsOptions(feature_allowlist=_DESCRIBED),
+        # The schema is about what is trained on; each split costs seconds.
+        exclude_splits=["test"],
+    )
+    # Curated, not inferred: a schema inferred from data with an anomaly would allow it.
+    schema_gen = tfx_components.ImportSchemaGen(schema_file=_SCHEMA).with_id("SchemaGen")
+    example_validator = tfx_components.ExampleValidator(
+        statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
+    )
+    data_gate = DataGate(anomalies=example_validator.outputs["anomalies"])
+
+    trainer = tfx_components.Trainer(
+        run_fn="components.trainer.run_fn",
+        examples=all_examples,
+        train_args=trainer_pb2.TrainArgs(splits=["train"]),
+        eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+        custom_config={
+            "detector": training.detector,
+            "settings": dict(training.settings),
+            "image_size": list(data.image_size),
+            "seed": config.seed,
+            "digest": code_digest(
+                "models", "components.trainer", "components.serving", "components.examples"
+            ),
+        },
+    )
+    trainer.add_upstream_node(data_gate)
+    model = trainer.outputs["model"]
+
+    baseline = resolver.Resolver(
+        strategy_class=LatestOtherBlessedModelStrategy,
+        candidate=model,
+        model=Channel(type=standard_artifacts.Model),
+        model_blessing=Channel(type=standard_artifacts.ModelBlessing),
+    ).with_id("Baseline")
+    evaluator = tfx_components.Evaluator(
+        examples=all_examples,
+        example_splits=["test"],
+        model=model,
+        baseline_model=baseline.outputs["model"],
+        eval_config=eval_config(
+            [*detector.scores, ANOMALY_SCORE],
+            config.gate.min_auroc,
+            config.gate.max_auroc_drop,
+            code_digest("components.evaluator", "models.metrics", "models.scores"),
+        ),
+    )
+    pusher = tfx_components.Pusher(
+        model=model,
+        model_blessing=evaluator.outputs["blessing"],
+        push_destination=pusher_pb2.PushDestination(
+            filesystem=pusher_pb2.PushDestination.Filesystem(
+                base_directory=os.path.join(config.output_dir, "serving")
+            )
+        ),
+        custom_executor_spec=executor_spec.ExecutorClassSpec(AtomicExecutor),
+    )
+    report = Report(
+        examples=all_examples,
+        statistics=statistics_gen.outputs["statistics"],
+        model=model,
+        model_run=trainer.outputs["model_run"],
+        evaluation=evaluator.outputs["evaluation"],
+        blessing=evaluator.outputs["blessing"],
+        run=json.dumps(
+            {
+                "name": config.name,
+                "source": f"{planned.source.title} ({planned.source.origin})",
+                "normal_classes": planned.normal_classes,
+                "anomaly_classes": planned.anomaly_classes,
+                "image_size": data.image_size,
+                "detector": training.detector,
+                "seed": config.seed,
+                "config": _described(config, detector),
+                "gate": dataclasses.asdict(config.gate),
+                "digest": code_digest("components.report", "models.metrics"),
+            }
+        ),
+    )
+    return Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=os.path.join(config.output_dir, "pipeline"),
+        components=[
+            example_gen,
+            statistics_gen,
+            schema_gen,
+            example_validator,
+            data_gate,
+            trainer,
+            baseline,
+            evaluator,
+            pusher,
+            report,
+        ],
+        enable_cache=True,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(
+            os.path.join(config.output_dir, "metadata.sqlite")
+        ),
+        beam_pipeline_args=[
+            # Newer direct runners first try to download another engine.
+            "--runner=FnApiRunner",
+            # Without it TFX builds a source distribution for each component.
+            "--sdk_container_image=none",
+        ],
+    )
+
+
+def _described(config, detector) -> dict[str, object]:
+    """The configuration as the report shows it: no folders of this machine, all settings."""
+    described = dataclasses.asdict(config)
+    described.pop("output")
+    described["data"].pop("data_dir")
+    described["training"]["settings"] = {
+        name: getattr(detector, name) for name in detector.settings()
+    }
+    return described

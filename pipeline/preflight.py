@@ -1,0 +1,49 @@
+"""What can be told from the configuration and the labels before anything runs."""
+
+from dataclasses import dataclass
+
+from components import sources
+from components.example_gen.hold_out import hold_out, resolve_anomaly
+from components.sources.base import Source
+from pipeline.configs import PipelineConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration whose data was found and fits."""
+
+    source: Source
+    anomaly: tuple[int, ...]
+    hold_out: dict[str, object]
+
+    @property
+    def normal_classes(self) -> tuple[str, ...]:
+        """Names of the normal classes, in the order of their labels."""
+        names = self.source.class_names
+        return tuple(name for index, name in enumerate(names) if index not in self.anomaly)
+
+    @property
+    def anomaly_classes(self) -> tuple[str, ...]:
+        """Names of the anomalous classes."""
+        return tuple(self.source.class_names[index] for index in self.anomaly)
+
+
+def plan(config: PipelineConfig) -> Plan:
+    """Finds the data and checks all that can be checked cheaply.
+
+    Raises:
+        UserError: if the data is missing or damaged, or the configuration does not fit it.
+    """
+    data = config.data
+    source = sources.get(data.source, data.data_dir, **data.source_options)
+    source.verify()
+    anomaly = resolve_anomaly(data.anomaly, source.class_names)
+    protocol = {
+        "seed": config.seed,
+        "eval_fraction": data.eval_fraction,
+        "calibration_fraction": data.calibration_fraction,
+        "test_fraction": data.test_fraction,
+        "limit_per_class": data.limit_per_class,
+    }
+    hold_out(source.labels(), source.class_names, anomaly, **protocol)
+    return Plan(source, anomaly, protocol)
