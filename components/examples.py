@@ -49,9 +49,7 @@ def make_example(
     height, width, channels = image.shape
     buffer = io.BytesIO()
     # Level 1: a fifth of the default's time for a few per cent more bytes.
-    Image.fromarray(image[..., 0] if channels == 1 else image).save(
-        buffer, "png", compress_level=1
-    )
+    Image.fromarray(image[..., 0] if channels == 1 else image).save(buffer, "png", compress_level=1)
     return tf.train.Example(
         features=tf.train.Features(
             feature={
@@ -119,9 +117,7 @@ def load_split(uri: str, split: str, image_size: tuple[int, int]) -> Split:
     batches = records.map(parse, tf.data.AUTOTUNE).batch(1000).as_numpy_iterator()
     images, labels, texts, ids = map(np.concatenate, zip(*batches, strict=True))
     order = np.argsort(ids)
-    return Split(
-        images[order], labels[order], texts[order].astype("U"), ids[order].astype("U")
-    )
+    return Split(images[order], labels[order], texts[order].astype("U"), ids[order].astype("U"))
 
 
 def _int(value):

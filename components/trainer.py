@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -35,9 +36,9 @@ def run_fn(fn_args: FnArgs) -> None:
     run_dir = Path(fn_args.model_run_dir)
     # Each execution has a run folder of its own, so the state that outlives a kill lies beside
     # them, named by all that it depends on.
-    state = hashlib.sha256(
-        json.dumps([examples_uri, config], sort_keys=True).encode()
-    ).hexdigest()[:16]
+    state = hashlib.sha256(json.dumps([examples_uri, config], sort_keys=True).encode()).hexdigest()[
+        :16
+    ]
     backup_dir = run_dir.parent.parent / "resume" / state
 
     detector = detectors.get(
@@ -47,6 +48,7 @@ def run_fn(fn_args: FnArgs) -> None:
         verbose=1 if sys.stdout.isatty() else 2,
         backup_dir=str(backup_dir),
     )
+    started = time.monotonic()
     scorer = detector.fit(
         train.images,
         train.labels,
@@ -54,7 +56,10 @@ def run_fn(fn_args: FnArgs) -> None:
         calibration=calibration.images,
         callbacks=(keras.callbacks.TensorBoard(str(run_dir), write_graph=False),),
     )
+    seconds = time.monotonic() - started
     export(scorer, image_size, fn_args.serving_model_dir)
     scorer.save(run_dir / "model.keras")
-    (run_dir / "history.json").write_text(json.dumps(detector.history))
+    (run_dir / "history.json").write_text(
+        json.dumps({"history": detector.history, "seconds": seconds})
+    )
     shutil.rmtree(backup_dir, ignore_errors=True)

@@ -77,9 +77,9 @@ class CapsNet(keras.Model):
             name="primary_capsules",
         )(features)
         # B, C, E
-        capsules = ClassCapsules(
-            num_classes, class_dim, routing_iterations, name="class_capsules"
-        )(primary)
+        capsules = ClassCapsules(num_classes, class_dim, routing_iterations, name="class_capsules")(
+            primary
+        )
         encoder = keras.Model(images, capsules, name="encoder")
         decoder = _decoder(num_classes * class_dim, decoder_units, input_shape)
 

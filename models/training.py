@@ -154,7 +154,9 @@ class Backup(keras.callbacks.Callback):
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             states = self._states()
-            kept = f"the weights of epoch {states[-1][0]} are kept in {states[-1][1]}" * bool(states)
+            kept = f"the weights of epoch {states[-1][0]} are kept in {states[-1][1]}" * bool(
+                states
+            )
             raise UserError(
                 f"Training diverged: the loss is {loss} at batch {batch + 1} of epoch "
                 f"{len(self.history.get('loss', ())) + 1}; {kept or 'no epoch was finished'}. "

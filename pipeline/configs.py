@@ -210,8 +210,8 @@ ENVIRONMENT = {
 }
 
 
-def from_environment(default: str) -> PipelineConfig:
-    """The pipeline CAPSAD_PIPELINE, or `default`, with what the CAPSAD_* variables override.
+def from_environment(name: str) -> PipelineConfig:
+    """The pipeline `name` with what the CAPSAD_* variables override.
 
     Raises:
         UserError: if a variable's value is not of its type or the pipeline is unknown.
@@ -224,4 +224,4 @@ def from_environment(default: str) -> PipelineConfig:
                 options[option] = kind(value)
             except ValueError:
                 raise UserError(f"{variable} must be a whole number, not '{value}'.") from None
-    return override(get(os.environ.get("CAPSAD_PIPELINE", default)), **options)
+    return override(get(name), **options)

@@ -181,6 +181,6 @@ def _described(config, detector) -> dict[str, object]:
     described.pop("output")
     described["data"].pop("data_dir")
     described["training"]["settings"] = {
-        name: getattr(detector, name) for name in detector.settings()
+        field.name: getattr(detector, field.name) for field in detector.settings()
     }
     return described

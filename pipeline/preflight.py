@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from components.sources.base import Source
+
 from components import sources
 from components.example_gen.hold_out import hold_out, resolve_anomaly
-from components.sources.base import Source
 from pipeline.configs import PipelineConfig
 
 

@@ -50,9 +50,7 @@ def eval_config(
             config_pb2.MetricsSpec(
                 output_names=[score],
                 metrics=[metric],
-                per_slice_thresholds={
-                    AUROC: config_pb2.PerSliceMetricThresholds(thresholds=[gate])
-                }
+                per_slice_thresholds={AUROC: config_pb2.PerSliceMetricThresholds(thresholds=[gate])}
                 if score == ANOMALY_SCORE
                 else {},
             )

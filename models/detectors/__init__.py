@@ -1,8 +1,11 @@
 """Detectors: one a file, all behind the interface of `base`."""
 
+import dataclasses
 import difflib
 import importlib
+from typing import Any
 
+from models.detectors.base import Detector
 from models.errors import UserError
 
 _MODULES = {"capsnet": "models.detectors.capsnet:CapsNetDetector"}
@@ -13,7 +16,7 @@ def names() -> tuple[str, ...]:
     return tuple(_MODULES)
 
 
-def describe(name: str) -> type:
+def describe(name: str) -> type[Detector]:
     """The class of detector `name`.
 
     Raises:
@@ -27,14 +30,14 @@ def describe(name: str) -> type:
     return getattr(importlib.import_module(module), attribute)
 
 
-def get(name: str, **settings):  # noqa: ANN201 (a `Detector`, whose import would load Keras)
+def get(name: str, **settings: Any) -> Detector:
     """The detector `name` with `settings` in place of its defaults.
 
     Raises:
         UserError: if the name or a setting is unknown.
     """
     detector = describe(name)
-    known = {*detector.settings(), "seed", "verbose", "backup_dir"}
+    known = {field.name for field in dataclasses.fields(detector)}
     unknown = sorted(set(settings) - known)
     if unknown:
         raise UserError(

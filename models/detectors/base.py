@@ -1,15 +1,23 @@
 """The one interface of all detectors."""
 
+from __future__ import annotations
+
 import abc
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import keras
 import numpy as np
 
-from models.calibration import calibrate
 from models.errors import UserError
+
+if TYPE_CHECKING:  # Keras loads when training starts: detectors can be listed at once
+    import keras
+
+
+def setting(default: Any, description: str) -> Any:
+    """A dataclass field with a default and the description that users read."""
+    return dataclasses.field(default=default, metadata={"description": description})
 
 
 @dataclass(kw_only=True)
@@ -26,25 +34,18 @@ class Detector(abc.ABC):
     scores: ClassVar[tuple[str, ...]]
     calibrated_score: ClassVar[str]
 
-    seed: int = 0
-    """Seed of weights, order and augmentation."""
-    verbose: int = 0
-    """Progress of training on the console: 0 none, 1 a bar, 2 a line an epoch."""
-    backup_dir: str | None = None
-    """Folder where the state of training survives a kill; `None`: nowhere."""
+    seed: int = setting(0, "Seed of weights, order and augmentation.")
+    verbose: int = setting(0, "Progress on the console: 0 none, 1 a bar, 2 a line an epoch.")
+    backup_dir: str | None = setting(None, "Folder where training survives a kill.")
 
     def __post_init__(self):
         self.history: dict[str, list[float]] = {}
 
     @classmethod
-    def settings(cls) -> dict[str, Any]:
-        """The detector's own settings and their defaults."""
+    def settings(cls) -> tuple[dataclasses.Field, ...]:
+        """The detector's own settings: fields with `name`, `default`, `metadata`."""
         common = {field.name for field in dataclasses.fields(Detector)}
-        return {
-            field.name: field.default
-            for field in dataclasses.fields(cls)
-            if field.name not in common
-        }
+        return tuple(field for field in dataclasses.fields(cls) if field.name not in common)
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:  # noqa: B027
         """Raises a UserError if images of (height, width) do not suit the detector."""
@@ -76,6 +77,10 @@ class Detector(abc.ABC):
             UserError: if images or labels are not as above.
         """
         self._check(images, labels)
+        import keras
+
+        from models.calibration import calibrate
+
         keras.utils.set_random_seed(self.seed)
         scorer = self.train(images, labels, validation, callbacks)
         if calibration is None:

@@ -1,17 +1,18 @@
 """CapsNet as an anomaly detector: the paper's method."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from __future__ import annotations
 
-import keras
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
 import numpy as np
 
-from models import scores
-from models.capsnet import CapsNet, check_image_size
-from models.detectors.base import Detector
-from models.layers import ImagePreprocessing
-from models.losses import MarginLoss, SumOfSquares
-from models.training import Backup, Batches, use_xla
+from models.detectors.base import Detector, setting
+
+if TYPE_CHECKING:
+    import keras
+
+    from models.capsnet import CapsNet
 
 
 @dataclass(kw_only=True)
@@ -28,43 +29,42 @@ class CapsNetDetector(Detector):
     scores: ClassVar[tuple[str, ...]] = ("pp", "re")
     calibrated_score: ClassVar[str] = "pp"
 
-    epochs: int = 20
-    """Passes over the training images."""
-    batch_size: int = 100
-    """Images a training step."""
-    learning_rate: float = 0.001
-    """Adam's, falling linearly to zero."""
-    reconstruction_weight: float = 0.0005
-    """Weight of the sum of squared reconstruction errors beside the margin loss."""
-    shift: int = 0
-    """Pixels by which training images are shifted at random (Sabour: 2 for MNIST)."""
-    crop_size: tuple[int, int] | None = None
-    """Part that the network sees: at random in training, the centre in scoring; `None`: all."""
-    filters: int = 256
-    """Channels of the first convolution."""
-    kernel_size: int = 9
-    """Kernel of the first convolution."""
-    primary_types: int = 32
-    """Types of primary capsules."""
-    primary_dim: int = 8
-    """Dimension of the primary capsules."""
-    primary_kernel_size: int = 9
-    """Kernel of the primary capsules."""
-    primary_strides: int = 2
-    """Stride of the primary capsules."""
-    class_dim: int = 16
-    """Dimension of the class capsules."""
-    routing_iterations: int = 3
-    """Iterations of routing by agreement."""
-    decoder_units: tuple[int, ...] = (512, 1024)
-    """Widths of the decoder's hidden layers."""
+    epochs: int = setting(20, "Passes over the training images.")
+    batch_size: int = setting(100, "Images a training step.")
+    learning_rate: float = setting(0.001, "Adam's, falling linearly to zero.")
+    reconstruction_weight: float = setting(
+        0.0005, "Weight of the sum of squared reconstruction errors beside the margin loss."
+    )
+    shift: int = setting(
+        0, "Pixels by which training images are shifted at random (Sabour: 2 for MNIST)."
+    )
+    crop_size: tuple[int, int] | None = setting(
+        None,
+        "Part that the network sees: at random in training, the centre in scoring; `None`: all.",
+    )
+    filters: int = setting(256, "Channels of the first convolution.")
+    kernel_size: int = setting(9, "Kernel of the first convolution.")
+    primary_types: int = setting(32, "Types of primary capsules.")
+    primary_dim: int = setting(8, "Dimension of the primary capsules.")
+    primary_kernel_size: int = setting(9, "Kernel of the primary capsules.")
+    primary_strides: int = setting(2, "Stride of the primary capsules.")
+    class_dim: int = setting(16, "Dimension of the class capsules.")
+    routing_iterations: int = setting(3, "Iterations of routing by agreement.")
+    decoder_units: tuple[int, ...] = setting((512, 1024), "Widths of the decoder's hidden layers.")
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:
         """Raises a UserError if images of (height, width) are too small."""
+        from models.capsnet import check_image_size
+
         check_image_size(self.crop_size or image_size, self.kernel_size, self.primary_kernel_size)
 
     def train(self, images, labels, validation, callbacks) -> keras.Model:
         """Minimises margin loss and reconstruction error by Adam."""
+        import keras
+
+        from models.losses import MarginLoss, SumOfSquares
+        from models.training import Backup, Batches, use_xla
+
         image_size = images.shape[1:3]
         crop_size = tuple(self.crop_size or image_size)
         num_classes = int(labels.max()) + 1
@@ -115,6 +115,8 @@ class CapsNetDetector(Detector):
 
     def network(self, input_shape: tuple[int, int, int], num_classes: int) -> CapsNet:
         """The untrained network for images of `input_shape` (H, W, K)."""
+        from models.capsnet import CapsNet
+
         return CapsNet(
             input_shape,
             num_classes,
@@ -132,6 +134,11 @@ class CapsNetDetector(Detector):
 
 def capsnet_scorer(network: CapsNet, image_size: tuple[int, int]) -> keras.Model:
     """From uint8 images of any size, shape (B, H, W, K), to the scores of a CapsNet."""
+    import keras
+
+    from models import scores
+    from models.layers import ImagePreprocessing
+
     height, width, channels = network.settings["input_shape"]
     images = keras.Input((None, None, channels), dtype="uint8", name="images")
     # B, height, width, K

@@ -1,0 +1,1 @@
+"""The HTML report of a run, with the figures and tables behind it."""

@@ -1,0 +1,180 @@
+"""Figures of a report: pure functions from arrays to matplotlib figures, legible in grey."""
+
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+# Okabe and Ito's colours, told apart by the colour-blind; the line styles carry the same meaning.
+_BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"
+_LINES = (
+    {"color": _BLUE, "linestyle": "-", "linewidth": 2.6},
+    {"color": _ORANGE, "linestyle": "-.", "linewidth": 1.6},
+    {"color": _GREEN, "linestyle": ":", "linewidth": 2.0},
+    {"color": _PURPLE, "linestyle": (0, (8, 2)), "linewidth": 1.2},
+)
+_BINS = 40
+_DPI = 200
+_SMALL = 8
+
+
+def roc_figure(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], auroc: Mapping[str, float]
+) -> Figure:
+    """ROC curves of several scores on one pair of axes, as Figures 2 and 4 of arXiv 1907.06312.
+
+    Args:
+        curves: score name -> false and true positive rates, each float (K,), rising from 0 to 1.
+        auroc: score name -> area under its curve, for the legend.
+    """
+    figure, axes = _figure(5, 4.6)
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="guessing: 0.500")
+    for (name, rates), line in zip(curves.items(), itertools.cycle(_LINES), strict=False):
+        axes.plot(*rates, label=f"{name}: {auroc[name]:.3f}", **line)
+    axes.set(
+        xlabel="false-alarm rate (normal images flagged)",
+        ylabel="detection rate (anomalies flagged)",
+        xlim=(-0.01, 1),
+        ylim=(0, 1.01),
+        aspect="equal",
+    )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1))
+    # The guess first in the plot, so that it lies below; last in the legend.
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(
+        [*handles[1:], handles[0]],
+        [*labels[1:], labels[0]],
+        title="auROC",
+        loc="lower right",
+        handlelength=4,
+    )
+    return figure
+
+
+def histogram_figure(
+    scores: np.ndarray, is_anomaly: np.ndarray, name: str, threshold: float | None = None
+) -> Figure:
+    """Distribution of one score among normal images and among anomalies.
+
+    Args:
+        scores: finite float (N,).
+        is_anomaly: bool (N,).
+        name: of the score.
+        threshold: value to mark, if any.
+    """
+    figure, axes = _figure(4.2, 3)
+    scores = np.asarray(scores, "float64")
+    edges = np.histogram_bin_edges(scores, _BINS)
+    for kind, label, style in (
+        (~is_anomaly, "normal", {"histtype": "stepfilled", "color": _BLUE, "alpha": 0.45}),
+        (is_anomaly, "anomaly", {"histtype": "step", "color": _ORANGE, "hatch": "////"}),
+    ):
+        weights = np.full(kind.sum(), 1 / max(kind.sum(), 1))
+        axes.hist(scores[kind], edges, weights=weights, label=label, linewidth=1.4, **style)
+    if threshold is not None:
+        axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label="threshold")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set(xlabel=name, ylabel="share of the images")
+    axes.legend()
+    return figure
+
+
+def reconstruction_figure(
+    images: np.ndarray, reconstructions: np.ndarray | None, captions: Sequence[str]
+) -> Figure:
+    """Originals over their reconstructions, as Figure 3 of arXiv 1907.06312.
+
+    Args:
+        images: uint8 (N, H, W, C), C = 1 or 3.
+        reconstructions: float (N, H', W', C) in [0, 1]; `None` leaves the second row out.
+        captions: N texts of one or more lines, drawn below.
+    """
+    rows = [images] if reconstructions is None else [images, reconstructions]
+    return _grid(list(itertools.chain(*rows)), captions, len(images), len(rows), 0.9)
+
+
+def gallery_figure(images: np.ndarray, captions: Sequence[str], columns: int = 4) -> Figure:
+    """Images in rows, each with its caption.
+
+    Args:
+        images: uint8 (N, H, W, C), C = 1 or 3.
+        captions: N texts of one or more lines.
+        columns: images in a row.
+    """
+    return _grid(list(images), captions, columns, -(-len(images) // columns), 1.1)
+
+
+def history_figure(history: Mapping[str, Sequence[float]]) -> Figure:
+    """Curves over the epochs: the loss and whatever was measured in validation too.
+
+    Args:
+        history: as Keras records it, one value an epoch; `val_x` is drawn with `x`.
+    """
+    names = [name for name in history if name == "loss" or f"val_{name}" in history]
+    columns = min(len(names), 2)
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(4.4 * columns, 2.9 * rows), layout="constrained")
+    for place, name in enumerate(names, start=1):
+        axes = _plain(figure.add_subplot(rows, columns, place))
+        for key, label, line in ((name, "train", 0), (f"val_{name}", "validation", 1)):
+            if key in history:
+                epochs = np.arange(1, len(history[key]) + 1)
+                # A marker shows even a single epoch.
+                axes.plot(epochs, history[key], marker=".", label=label, **_LINES[line])
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set(xlabel="epoch", ylabel=name.replace("_", " "))
+        axes.legend()
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG; the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, _plain(figure.add_subplot())
+
+
+def _plain(axes: Axes) -> Axes:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="0.92", linewidth=0.8)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def _grid(
+    images: Sequence[np.ndarray], captions: Sequence[str], columns: int, rows: int, width: float
+) -> Figure:
+    """Images in a grid, row by row; `captions` belong to the last of the images."""
+    lines = 1 + max(caption.count("\n") for caption in captions)
+    height = width * images[0].shape[0] / images[0].shape[1]
+    caption_height = (0.2 + 0.15 * lines) * (rows if len(captions) == len(images) else 1)
+    figure = Figure(figsize=(width * columns, height * rows + caption_height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
+    for place, image in enumerate(images):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        # Grey images go without their channel; uint8 and [0, 1] both keep black and white.
+        axes.imshow(
+            np.squeeze(image, axis=-1) if image.shape[-1] == 1 else image,
+            cmap="gray",
+            vmin=0,
+            vmax=255 if image.dtype == np.uint8 else 1,
+            interpolation="nearest",
+        )
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_edgecolor("0.8")
+        caption = place - len(images) + len(captions)
+        if caption >= 0:
+            # Class names come from users: a $ in one is no formula.
+            axes.set_xlabel(captions[caption], fontsize=_SMALL, parse_math=False)
+    return figure

@@ -1,0 +1,210 @@
+"""The command `capsad`.
+
+Imports that take long (Keras, TFX) are deferred to the commands that need them.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from models.errors import UserError
+from pipeline import configs
+
+
+class Command(click.Group):
+    """Turns a UserError into one line and exit code 2."""
+
+    def invoke(self, context):
+        """Runs the command."""
+        try:
+            return super().invoke(context)
+        except UserError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="capsad")
+def main() -> None:
+    """Image anomaly detection with capsule networks.
+
+    From images of several normal classes to a calibrated detector for TF Serving:
+
+        capsad run digits
+
+        capsad run mnist --anomaly 9 --epochs 2
+
+        capsad run --images FOLDER --anomaly broken
+    """
+
+
+def _setting(context, parameter, values):
+    settings = {}
+    for value in values:
+        name, separator, text = value.partition("=")
+        if not separator:
+            raise click.BadParameter(f"'{value}' is not of the form NAME=VALUE.")
+        try:
+            settings[name] = json.loads(text)
+        except json.JSONDecodeError:
+            settings[name] = text
+    return settings
+
+
+_positive = click.IntRange(min=1)
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--images", metavar="DIR", help="Folder of class folders of images, or an .npz file.")
+@click.option("--anomaly", metavar="A,B", help="Classes held out, by name or index.")
+@click.option("--detector", metavar="NAME", help="See `capsad detectors`.  [default: capsnet]")
+@click.option("--epochs", type=_positive, help="Passes over the training images.")
+@click.option("--limit-per-class", type=_positive, help="Images kept of each class in each part.")
+@click.option("--image-size", type=_positive, help="Height and width that images are resized to.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of every draw.  [default: 0]")
+@click.option(
+    "--set",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=_setting,
+    help="A setting of the detector; may be repeated.",
+)
+@click.option(
+    "--min-auroc", type=click.FloatRange(0, 1), help="Below it a model is not pushed.  [0.6]"
+)
+@click.option(
+    "--max-unreadable",
+    type=click.IntRange(min=0),
+    help="Images that may be skipped because they cannot be decoded.  [0]",
+)
+@click.option("--data-dir", metavar="DIR", help="Folder of the data set's files.")
+@click.option(
+    "--output", metavar="DIR", help="Folder for all that is written.  [runs/NAME-anomaly-A]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on the last line.")
+def run(name, images, data_dir, as_json, **options) -> None:
+    """Train, judge, bless and push a detector on the data set NAME.
+
+    NAME is one of digits (the default), mnist, fashion_mnist, smallnorb and images. The same
+    command again is answered from the cache; after a kill it goes on where it was. CAPSAD_*
+    variables (such as CAPSAD_EPOCHS) stand for options that are not given.
+    """
+    if images is not None:
+        if name not in (None, "images", "capsad_images"):
+            raise UserError(f"Give either a data set ('{name}') or --images, not both.")
+        if data_dir is not None:
+            raise UserError("Give either --images or --data-dir, not both.")
+        name, data_dir = "images", images
+    # Deferred: numpy and the sources.
+    from pipeline.run import run as run_pipeline
+
+    config = configs.from_environment(name or "capsad_digits")
+    config = configs.override(config, data_dir=data_dir, **options)
+    result, seconds = run_pipeline(config)
+    _show(result, f"{seconds:.0f} s")
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "auroc": result.auroc,
+                    "accuracy": result.accuracy,
+                    "blessed": result.blessed,
+                    "report": result.report,
+                    "pushed": result.pushed,
+                    "seconds": round(seconds, 1),
+                }
+            )
+        )
+
+
+@main.command()
+@click.argument("run", metavar="RUN")
+def report(run) -> None:
+    """Show the results of RUN, a run's output folder, and where its report lies."""
+    from pipeline import results
+
+    _show(results.read(os.path.abspath(run)), "report")
+
+
+@main.command()
+@click.option("--data-dir", metavar="DIR", help="Folder to look in first.")
+def datasets(data_dir) -> None:
+    """List the data sets: where each was found, images a class, licence, how to get it."""
+    import numpy as np
+
+    from components import sources
+
+    for name in sources.names():
+        source_class = sources.describe(name)
+        click.secho(f"{name}", bold=True, nl=False)
+        click.echo(f"  {source_class.title}")
+        found, why = None, "not found"
+        try:
+            found = sources.find(name, data_dir)
+        except UserError as error:
+            why = str(error)
+        if found:
+            click.echo(f"  found:    {found.folder} ({found.origin})")
+            for part, labels in found.labels().items():
+                counts = np.bincount(labels, minlength=len(found.class_names))
+                listed = zip(found.class_names, counts, strict=True)
+                click.echo(f"  {part + ':':<10}" + ", ".join(f"{n} {c}" for n, c in listed))
+        else:
+            click.echo(f"  missing:  {why}")
+            click.echo(f"  get it:   {source_class.how_to_get}")
+        click.echo(f"  licence:  {source_class.licence}")
+
+
+@main.command()
+def doctor() -> None:
+    """Check the installation and say what to do about what is missing."""
+    from pipeline.doctor import examine
+
+    worst = "ok"
+    for check in examine():
+        colour = {"ok": "green", "note": "yellow", "wrong": "red"}[check.state]
+        click.secho(f"{check.state:<6}", fg=colour, nl=False)
+        click.echo(f"{check.subject:<14} {check.found}")
+        if check.remedy:
+            click.echo(f"{'':<21}-> {check.remedy}")
+        worst = "wrong" if "wrong" in (check.state, worst) else worst
+    sys.exit(1 if worst == "wrong" else 0)
+
+
+@main.command()
+def detectors() -> None:
+    """List the detectors with their settings and defaults."""
+    from models import detectors as registry
+
+    for name in registry.names():
+        detector = registry.describe(name)
+        click.secho(name, bold=True, nl=False)
+        click.echo(f"  {detector.title}; scores {', '.join(detector.scores)}; {detector.reference}")
+        for field in detector.settings():
+            described = field.metadata["description"]
+            click.echo(f"  {field.name} = {field.default}".ljust(38) + described)
+
+
+def _show(result, heading) -> None:
+    """Prints the auROC table, the verdict and where things lie."""
+    click.echo(f"\n  {'score':<16}auROC")
+    for score, value in result.auroc.items():
+        click.echo(f"  {score:<16}{value:.4f}")
+    click.echo(f"  accuracy on normal classes {result.accuracy:.4f}\n")
+    for gate, outcome in result.gates:
+        click.echo(f"  {gate}: {outcome}")
+    click.echo(f"  blessed: {'yes' if result.blessed else 'no'} ({heading})")
+    click.echo(f"  report:  {_relative(result.report)}")
+    click.echo(f"  model:   {_relative(result.pushed) if result.pushed else 'not pushed'}")
+
+
+def _relative(path: str) -> str:
+    with contextlib.suppress(ValueError):
+        return str(Path(path).relative_to(Path.cwd()))
+    return path

@@ -1,0 +1,71 @@
+"""One run on this machine: checks, console, TFX, results."""
+
+import errno
+import fcntl
+import os
+import re
+import time
+from pathlib import Path
+
+from models.errors import UserError
+from pipeline import console, preflight, results
+from pipeline.configs import PipelineConfig
+
+
+def run(config: PipelineConfig) -> tuple[results.Results, float]:
+    """Runs the pipeline to its end; what was done before comes from TFX's cache.
+
+    Returns:
+        The results and the seconds taken.
+
+    Raises:
+        UserError: if input or configuration are at fault, or the disk is full.
+    """
+    started = time.monotonic()
+    planned = preflight.plan(config)
+    output = Path(config.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"Another run is using {output}: wait for it, or choose another --output."
+            ) from None
+        log = output / "log.txt"
+        print(
+            f"{config.name}: {planned.source.title} ({planned.source.origin}), anomaly "
+            f"{', '.join(planned.anomaly_classes)}, detector {config.training.detector}\n"
+            f"  log: {log}",
+            flush=True,
+        )
+        with console.noise_to(str(log)):
+            try:
+                _run(config)
+            except Exception as error:
+                raise _explained(error, output) from error
+        return results.read(config.output_dir), time.monotonic() - started
+
+
+def _run(config):
+    # Imported here: TFX takes more than ten seconds, which bad input need not wait for.
+    from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+
+    from pipeline.pipeline import create_pipeline
+
+    console.keep_handlers()
+    LocalDagRunner().run(create_pipeline(config))
+
+
+def _explained(error: Exception, output: Path) -> Exception:
+    """The error as the user's, where it is; Beam wraps errors and adds where they happened."""
+    message = re.sub(r" \[while running .*", "", str(error), flags=re.DOTALL)
+    if isinstance(error, UserError):
+        return UserError(message)
+    full = getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in message
+    if full:
+        return UserError(
+            f"The disk is full while writing to {output}: free some space or choose another "
+            "--output; the same command goes on where this one stopped."
+        )
+    return error
