@@ -11,7 +11,7 @@ from models.errors import UserError
 @tfx.dsl.components.component
 def DataGate(  # noqa: N802
     anomalies: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ExampleAnomalies],
-):
+) -> None:
     """Refuses what ExampleValidator, which never fails, has only recorded.
 
     Raises:

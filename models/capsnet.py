@@ -122,7 +122,7 @@ class CapsNet(keras.Model):
             },
         )
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Every argument of the constructor."""
         return {"name": self.name, **self.settings}
 

@@ -34,13 +34,13 @@ class MarginLoss(keras.losses.Loss):
         self.negative_margin = negative_margin
         self.down_weighting = down_weighting
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true, y_pred) -> keras.KerasTensor:
         """Loss an image, shape (B,)."""
         present = ops.square(ops.relu(self.positive_margin - y_pred))
         absent = ops.square(ops.relu(y_pred - self.negative_margin))
         return ops.sum(y_true * present + self.down_weighting * (1 - y_true) * absent, axis=-1)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Every argument of the constructor."""
         return {
             **super().get_config(),
@@ -65,6 +65,6 @@ class SumOfSquares(keras.losses.Loss):
     def __init__(self, name="sum_of_squares", **kwargs):
         super().__init__(name=name, **kwargs)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true, y_pred) -> keras.KerasTensor:
         """Loss an image, shape (B,)."""
         return ops.sum(ops.square(y_true - y_pred), axis=(1, 2, 3))

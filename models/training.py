@@ -106,7 +106,7 @@ class Batches(keras.utils.PyDataset):
             images = random_crops(images, self.crop_size, self.shift, generator)
         return self.to_batch(images.astype("float32") / 255.0, self.labels[chosen])
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         """Draws the order of the next epoch."""
         self.epoch += 1
         self._start_epoch()
@@ -149,7 +149,7 @@ class Backup(keras.callbacks.Callback):
         self.history = json.loads((folder / "history.json").read_text())
         return epoch
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch, logs=None) -> None:
         """Stops at a loss that is not finite."""
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
@@ -163,7 +163,7 @@ class Backup(keras.callbacks.Callback):
                 "Lower the learning rate."
             )
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch, logs=None) -> None:
         """Writes weights, optimizer and history; then drops the state before."""
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(float(value))

@@ -18,7 +18,7 @@ from pipeline import configs
 class Command(click.Group):
     """Turns a UserError into one line and exit code 2."""
 
-    def invoke(self, context):
+    def invoke(self, context: click.Context) -> object:
         """Runs the command."""
         try:
             return super().invoke(context)

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator
 
 _COMPONENT = re.compile(r"Component (\S+) is (running|finished)\.$")
-_CACHED = re.compile(r"cached", re.IGNORECASE)
 
 
 class ComponentLines(logging.Handler):

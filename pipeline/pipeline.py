@@ -6,6 +6,7 @@ import os
 
 import tensorflow_data_validation as tfdv
 from tfx import components as tfx_components
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base import executor_spec
 from tfx.dsl.components.common import resolver
 from tfx.orchestration import metadata
@@ -20,7 +21,6 @@ from components.evaluator.eval_config import eval_config
 from components.example_gen.component import HoldOutExampleGen
 from components.pusher import AtomicExecutor
 from components.report.component import Report
-from models import detectors
 from models.scores import ANOMALY_SCORE
 from pipeline.configs import PipelineConfig
 from pipeline.digest import code_digest
@@ -47,7 +47,8 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
     """
     planned = plan(config)
     data, training = config.data, config.training
-    detector = detectors.get(training.detector, **training.settings)
+    detector = planned.detector
+    # Not a part of the plan: it loads Keras, as this module has already.
     detector.check_image_size(data.image_size)
 
     example_gen = HoldOutExampleGen(
@@ -73,7 +74,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         exclude_splits=["test"],
     )
     # Curated, not inferred: a schema inferred from data with an anomaly would allow it.
-    schema_gen = tfx_components.ImportSchemaGen(schema_file=_SCHEMA).with_id("SchemaGen")
+    schema_gen = ImportSchemaGen(schema_file=_SCHEMA).with_id("SchemaGen")
     example_validator = tfx_components.ExampleValidator(
         statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
     )

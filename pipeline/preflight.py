@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from components.sources.base import Source
-
 from components import sources
 from components.example_gen.hold_out import hold_out, resolve_anomaly
+from components.sources.base import Source
+from models import detectors
+from models.detectors.base import Detector
 from pipeline.configs import PipelineConfig
 
 
@@ -14,6 +15,7 @@ class Plan:
     """A configuration whose data was found and fits."""
 
     source: Source
+    detector: Detector
     anomaly: tuple[int, ...]
     hold_out: dict[str, object]
 
@@ -35,7 +37,8 @@ def plan(config: PipelineConfig) -> Plan:
     Raises:
         UserError: if the data is missing or damaged, or the configuration does not fit it.
     """
-    data = config.data
+    data, training = config.data, config.training
+    detector = detectors.get(training.detector, **training.settings)
     source = sources.get(data.source, data.data_dir, **data.source_options)
     source.verify()
     anomaly = resolve_anomaly(data.anomaly, source.class_names)
@@ -47,4 +50,4 @@ def plan(config: PipelineConfig) -> Plan:
         "limit_per_class": data.limit_per_class,
     }
     hold_out(source.labels(), source.class_names, anomaly, **protocol)
-    return Plan(source, anomaly, protocol)
+    return Plan(source, detector, anomaly, protocol)

@@ -29,9 +29,6 @@ class RankingMetrics(tfma.metrics.Metric):
         super().__init__(_computations, name=name, digest=digest)
 
 
-tfma.metrics.register_metric(RankingMetrics)
-
-
 def _computations(
     name="ranking",
     digest="",
@@ -42,21 +39,20 @@ def _computations(
 ) -> metric_types.MetricComputations:
     return [
         metric_types.MetricComputation(
-            keys=[
-                metric_types.MetricKey(
-                    name=measure,
-                    model_name=model,
-                    output_name=output,
-                    example_weighted=example_weighted,
-                )
-                for measure in (AUROC, AUPR, FPR_AT_95_TPR)
-            ],
+            keys=[_key(measure, model, output) for measure in (AUROC, AUPR, FPR_AT_95_TPR)],
             preprocessors=None,
             combiner=_RankingCombiner(model, output, eval_config, example_weighted),
         )
         for model in model_names or [""]
         for output in output_names or [""]
     ]
+
+
+def _key(measure, model, output) -> metric_types.MetricKey:
+    # The thresholds of an EvalConfig are looked up without `example_weighted`.
+    return metric_types.MetricKey(
+        name=measure, model_name=model, output_name=output, example_weighted=None
+    )
 
 
 class _RankingCombiner(beam.CombineFn):
@@ -103,11 +99,6 @@ class _RankingCombiner(beam.CombineFn):
         except ValueError:  # one-sided slice, or scores that are not finite
             measured = dict.fromkeys((AUROC, AUPR, FPR_AT_95_TPR), float("nan"))
         return {
-            metric_types.MetricKey(
-                name=measure,
-                model_name=self._model_name,
-                output_name=self._output_name,
-                example_weighted=self._example_weighted,
-            ): value
+            _key(measure, self._model_name, self._output_name): value
             for measure, value in measured.items()
         }

@@ -40,7 +40,7 @@ def Report(  # noqa: N802
     blessing: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ModelBlessing],
     report: tfx.dsl.components.OutputArtifact[ReportArtifact],
     run: tfx.dsl.components.Parameter[str],
-):
+) -> None:
     """Writes the report of one run; `run` is JSON: what was run and how."""
     run = json.loads(run)
     test = load_split(examples.uri, "test", tuple(run["image_size"]))

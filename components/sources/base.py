@@ -27,7 +27,6 @@ class Source(abc.ABC):
         licence: one line.
         how_to_get: one line for those who do not have it.
         options: keyword arguments of `find` -> values allowed.
-        tfds_keys: features of TFDS that hold image and label; `None` where TFDS has no such set.
         origin: in what form it was found, such as "idx files".
         folder: absolute folder of the files.
         pattern: glob relative to `folder` that matches the files read.
@@ -41,7 +40,6 @@ class Source(abc.ABC):
     licence: ClassVar[str]
     how_to_get: ClassVar[str]
     options: ClassVar[dict[str, tuple[str, ...]]] = {}
-    tfds_keys: ClassVar[tuple[str, str] | None] = None
 
     origin: str
     folder: str

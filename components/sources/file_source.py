@@ -63,6 +63,12 @@ class FileSource(Source):
         del folder, given
         return True
 
+    @classmethod
+    def tfds_keys(cls, **options: str) -> tuple[str, str]:
+        """Names of the features that hold image and label in TFDS."""
+        del options
+        return "image", "label"
+
     def path(self, file: str) -> str:
         """Path of one of `files`: the plain one if there, else the gzipped one."""
         plain = Path(self.folder, file)

@@ -46,7 +46,6 @@ class IdxSource(FileSource):
     origin = "idx files"
     pattern = "*-idx?-ubyte*"
     channels = 1
-    tfds_keys = ("image", "label")
     checksums: ClassVar[dict[str, str]]
 
     @classmethod

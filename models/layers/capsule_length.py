@@ -16,10 +16,10 @@ class CapsuleLength(keras.layers.Layer):
         Float tensor, shape (B, J), in [0, 1] for squashed capsules.
     """
 
-    def call(self, capsules):
+    def call(self, capsules) -> keras.KerasTensor:
         """Length along the last axis."""
         return vector_length(capsules)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape) -> tuple:
         """Shape (B, J)."""
         return input_shape[:-1]

@@ -67,7 +67,7 @@ class ClassCapsules(keras.layers.Layer):
         self.capsule_dim = capsule_dim
         self.routing_iterations = routing_iterations
 
-    def build(self, input_shape):
+    def build(self, input_shape) -> None:
         """Creates the transformation matrices W, (I, D, J, E)."""
         _, count, dim = input_shape
         self.kernel = self.add_weight(
@@ -77,7 +77,7 @@ class ClassCapsules(keras.layers.Layer):
             initializer=keras.initializers.TruncatedNormal(stddev=0.1),
         )
 
-    def call(self, capsules):
+    def call(self, capsules) -> keras.KerasTensor:
         """Predicts every output capsule from every input capsule, then routes."""
         count, dim, classes, out = self.kernel.shape
         # I, B, D @ I, D, J * E -> I, B, J * E
@@ -88,11 +88,11 @@ class ClassCapsules(keras.layers.Layer):
         predictions = ops.reshape(predictions, (count, -1, classes, out))
         return dynamic_routing(predictions, self.routing_iterations)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape) -> tuple:
         """Shape (B, J, E)."""
         return input_shape[0], self.num_capsules, self.capsule_dim
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Every argument of the constructor."""
         return {
             **super().get_config(),

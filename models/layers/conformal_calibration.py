@@ -33,7 +33,7 @@ class ConformalCalibration(keras.layers.Layer):
         super().__init__(**kwargs)
         self.size = size
 
-    def build(self, input_shape):
+    def build(self, input_shape) -> None:
         """Creates the sorted calibration scores, (n,)."""
         self.calibration_scores = self.add_weight(
             name="calibration_scores", shape=(self.size,), initializer="zeros", trainable=False
@@ -52,16 +52,16 @@ class ConformalCalibration(keras.layers.Layer):
             raise ValueError("Calibration scores contain NaN or infinity.")
         self.calibration_scores.assign(np.sort(scores))
 
-    def call(self, scores):
+    def call(self, scores) -> keras.KerasTensor:
         """1 - p."""
         scores = ops.where(ops.isnan(scores), -np.inf, scores)
         at_most = ops.searchsorted(self.calibration_scores, scores, side="right")
         return 1.0 - (1.0 + ops.cast(at_most, scores.dtype)) / (self.size + 1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape) -> tuple:
         """Shape (B,)."""
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Every argument of the constructor."""
         return {**super().get_config(), "size": self.size}

@@ -50,7 +50,7 @@ class ImagePreprocessing(keras.layers.Layer):
         self.image_size = tuple(image_size)
         self.crop_size = tuple(crop_size or image_size)
 
-    def call(self, images):
+    def call(self, images) -> keras.KerasTensor:
         """Resizes, crops, scales."""
         images = resize_images(images, self.image_size)
         top, left = (
@@ -59,11 +59,11 @@ class ImagePreprocessing(keras.layers.Layer):
         height, width = self.crop_size
         return images[:, top : top + height, left : left + width, :] / 255.0
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape) -> tuple:
         """Shape (B, *crop_size, C)."""
         return input_shape[0], *self.crop_size, input_shape[-1]
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Every argument of the constructor."""
         return {
             **super().get_config(),

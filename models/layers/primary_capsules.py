@@ -40,11 +40,11 @@ class PrimaryCapsules(keras.layers.Layer):
             capsule_types * capsule_dim, kernel_size, strides, name="convolution"
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape) -> None:
         """Creates the kernel, (kernel_size, kernel_size, C, types * dim), and the bias."""
         self.convolution.build(input_shape)
 
-    def call(self, features):
+    def call(self, features) -> keras.KerasTensor:
         """Convolves, groups channels into capsules, squashes."""
         # B, H', W', types * dim
         capsules = self.convolution(features)
@@ -53,12 +53,12 @@ class PrimaryCapsules(keras.layers.Layer):
         count = height * width * channels // self.capsule_dim
         return squash(ops.reshape(capsules, (-1, count, self.capsule_dim)))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape) -> tuple:
         """Shape (B, I, D)."""
         batch, height, width, _ = self.convolution.compute_output_shape(input_shape)
         return batch, height * width * self.capsule_types, self.capsule_dim
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Every argument of the constructor."""
         return {
             **super().get_config(),
