@@ -140,13 +140,15 @@ def datasets(data_dir) -> None:
 
     from components import sources
 
+    if data_dir is not None:
+        os.environ[sources.DATA_DIR_VARIABLE] = data_dir
     for name in sources.names():
         source_class = sources.describe(name)
         click.secho(f"{name}", bold=True, nl=False)
         click.echo(f"  {source_class.title}")
         found, why = None, "not found"
         try:
-            found = sources.find(name, data_dir)
+            found = sources.find(name)
         except UserError as error:
             why = str(error)
         if found:

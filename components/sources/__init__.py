@@ -6,12 +6,14 @@ from components.sources import tfds
 from components.sources.base import Source
 from components.sources.digits import Digits
 from components.sources.fashion_mnist import FashionMnist
-from components.sources.file_source import FileSource
+from components.sources.file_source import DATA_DIR_VARIABLE, FileSource
 from components.sources.images import Images
 from components.sources.mnist import Mnist
 from components.sources.npz import Npz
 from components.sources.smallnorb import SmallNorb
 from models.errors import UserError
+
+__all__ = ["DATA_DIR_VARIABLE", "FileSource", "Source", "describe", "find", "get", "names"]
 
 _SOURCES = {source.name: source for source in (Digits, Mnist, FashionMnist, SmallNorb, Images, Npz)}
 
