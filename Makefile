@@ -23,7 +23,7 @@ $(STAMP): $(wildcard requirements/*.txt) pyproject.toml pipeline/stack.py Makefi
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .; \
 	$(BIN)/uv pip check --quiet; \
 	echo "Compiling byte code"; \
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -W ignore -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## Train, judge, bless and push a detector on real digits.

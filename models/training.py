@@ -124,7 +124,7 @@ class Backup(keras.callbacks.Callback):
     whole (each is written under a temporary name, then renamed), and the history goes on.
 
     Args:
-        folder: where the state lies; created when needed.
+        folder: where the state lies, created when needed; `None`: no state is kept.
 
     Raises:
         UserError: when the loss becomes NaN or infinite; the last good weights are kept.
@@ -132,14 +132,13 @@ class Backup(keras.callbacks.Callback):
 
     _WEIGHTS = "state.weights.h5"
 
-    def __init__(self, folder: str):
+    def __init__(self, folder: str | None):
         super().__init__()
-        self.folder = Path(folder)
+        self.folder = folder and Path(folder)
         self.history: dict[str, list[float]] = {}
 
     def restore(self, model: keras.Model) -> int:
         """Loads the newest state, if any, into the compiled `model`; gives the epochs done."""
-        shutil.rmtree(self.folder / "incomplete", ignore_errors=True)
         states = self._states()
         if not states:
             return 0
@@ -151,32 +150,41 @@ class Backup(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None) -> None:
         """Stops at a loss that is not finite."""
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            states = self._states()
-            kept = f"the weights of epoch {states[-1][0]} are kept in {states[-1][1]}" * bool(
-                states
-            )
-            raise UserError(
-                f"Training diverged: the loss is {loss} at batch {batch + 1} of epoch "
-                f"{len(self.history.get('loss', ())) + 1}; {kept or 'no epoch was finished'}. "
-                "Lower the learning rate."
-            )
+        self._check(f"batch {batch + 1} of epoch {len(self.history.get('loss', ())) + 1}", logs)
 
     def on_epoch_end(self, epoch, logs=None) -> None:
         """Writes weights, optimizer and history; then drops the state before."""
+        self._check(f"the end of epoch {epoch + 1}", logs)
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(float(value))
-        incomplete = self.folder / "incomplete"
-        incomplete.mkdir(parents=True, exist_ok=True)
-        self.model.save_weights(incomplete / self._WEIGHTS, overwrite=True)
+        if self.folder is None:
+            return
+        incomplete = self.folder / "incomplete"  # perhaps left by a kill
+        shutil.rmtree(incomplete, ignore_errors=True)
+        incomplete.mkdir(parents=True)
+        self.model.save_weights(incomplete / self._WEIGHTS)
         (incomplete / "history.json").write_text(json.dumps(self.history))
         previous = self._states()
         os.replace(incomplete, self.folder / f"epoch-{epoch + 1:05d}")
         for _, folder in previous:
             shutil.rmtree(folder)
 
+    def _check(self, where, logs):
+        losses = [value for name, value in (logs or {}).items() if name.endswith("loss")]
+        if all(map(math.isfinite, losses)):
+            return
+        states = self._states()
+        kept = "no epoch was finished"
+        if states:
+            kept = f"the weights of epoch {states[-1][0]} are kept in {states[-1][1]}"
+        raise UserError(
+            f"Training diverged: the loss is not finite at {where}; {kept}. Lower the learning "
+            "rate (--set learning_rate=...)."
+        )
+
     def _states(self) -> list[tuple[int, Path]]:
+        if self.folder is None:
+            return []
         matches = [
             (re.fullmatch(r"epoch-(\d+)", path.name), path) for path in self.folder.glob("epoch-*")
         ]

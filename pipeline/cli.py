@@ -101,12 +101,15 @@ def run(name, images, data_dir, as_json, **options) -> None:
         if data_dir is not None:
             raise UserError("Give either --images or --data-dir, not both.")
         name, data_dir = "images", images
-    # Deferred: numpy and the sources.
+    from pipeline.run import RunFailed
     from pipeline.run import run as run_pipeline
 
     config = configs.from_environment(name or "capsad_digits")
     config = configs.override(config, data_dir=data_dir, **options)
-    result, seconds = run_pipeline(config)
+    try:
+        result, seconds = run_pipeline(config)
+    except RunFailed as error:
+        raise click.ClickException(str(error)) from error
     _show(result, f"{seconds:.0f} s")
     if as_json:
         click.echo(

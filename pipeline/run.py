@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import logging
 import os
 import re
 import time
@@ -12,6 +13,10 @@ from pipeline import console, preflight, results
 from pipeline.configs import PipelineConfig
 
 
+class RunFailed(RuntimeError):
+    """What is not the user's fault; the log has all of it."""
+
+
 def run(config: PipelineConfig) -> tuple[results.Results, float]:
     """Runs the pipeline to its end; what was done before comes from TFX's cache.
 
@@ -20,6 +25,7 @@ def run(config: PipelineConfig) -> tuple[results.Results, float]:
 
     Raises:
         UserError: if input or configuration are at fault, or the disk is full.
+        RunFailed: at any other error.
     """
     started = time.monotonic()
     planned = preflight.plan(config)
@@ -42,9 +48,11 @@ def run(config: PipelineConfig) -> tuple[results.Results, float]:
         with console.noise_to(str(log)):
             try:
                 _run(config)
+                outcome = results.read(config.output_dir)
             except Exception as error:
-                raise _explained(error, output) from error
-        return results.read(config.output_dir), time.monotonic() - started
+                logging.exception("The run failed.")
+                raise _explained(error, output, log) from error
+        return outcome, time.monotonic() - started
 
 
 def _run(config):
@@ -57,7 +65,7 @@ def _run(config):
     LocalDagRunner().run(create_pipeline(config))
 
 
-def _explained(error: Exception, output: Path) -> Exception:
+def _explained(error: Exception, output: Path, log: Path) -> Exception:
     """The error as the user's, where it is; Beam wraps errors and adds where they happened."""
     message = re.sub(r" \[while running .*", "", str(error), flags=re.DOTALL)
     if isinstance(error, UserError):
@@ -68,4 +76,4 @@ def _explained(error: Exception, output: Path) -> Exception:
             f"The disk is full while writing to {output}: free some space or choose another "
             "--output; the same command goes on where this one stopped."
         )
-    return error
+    return RunFailed(f"The run failed: {type(error).__name__}: {message.strip()}. See {log}")

@@ -89,9 +89,9 @@ class CapsNetDetector(Detector):
                 {"lengths": target, "reconstruction": images},
             )
 
-        backup = Backup(self.backup_dir) if self.backup_dir else None
-        first_epoch = backup.restore(model) if backup else 0
-        log = model.fit(
+        backup = Backup(self.backup_dir)
+        first_epoch = backup.restore(model)
+        model.fit(
             Batches(
                 images,
                 labels,
@@ -106,11 +106,11 @@ class CapsNetDetector(Detector):
             and Batches(*validation, self.batch_size, crop_size, to_batch),
             epochs=self.epochs,
             initial_epoch=first_epoch,
-            callbacks=[*callbacks, *([backup] if backup else [])],
+            callbacks=[*callbacks, backup],
             shuffle=False,
             verbose=self.verbose,
         )
-        self.history = backup.history if backup else log.history
+        self.history = backup.history
         return capsnet_scorer(network, image_size)
 
     def network(self, input_shape: tuple[int, int, int], num_classes: int) -> CapsNet:

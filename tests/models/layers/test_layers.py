@@ -1,0 +1,139 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from models import layers
+
+
+def numpy_squash(s):
+    squared = (s**2).sum(-1, keepdims=True)
+    return squared / (1 + squared) * s / np.sqrt(squared)
+
+
+def numpy_routing(u_hat, iterations):
+    """Sabour et al., procedure 1, loop by loop. u_hat: B, I, J, E."""
+    batch, inputs, outputs, dim = u_hat.shape
+    v = np.zeros((batch, outputs, dim))
+    for n in range(batch):
+        b = np.zeros((inputs, outputs))
+        for _ in range(iterations):
+            for j in range(outputs):
+                s = np.zeros(dim)
+                for i in range(inputs):
+                    c = np.exp(b[i]) / np.exp(b[i]).sum()
+                    s += c[j] * u_hat[n, i, j]
+                v[n, j] = numpy_squash(s)
+            for i in range(inputs):
+                for j in range(outputs):
+                    b[i, j] += v[n, j] @ u_hat[n, i, j]
+    return v
+
+
+@pytest.fixture
+def generator():
+    return np.random.default_rng(0)
+
+
+def test_squash_is_the_equation(generator):
+    vectors = generator.normal(size=(5, 7, 8)).astype("float32") * 3
+    np.testing.assert_allclose(layers.squash(vectors), numpy_squash(vectors), rtol=1e-5)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3, 5])
+def test_routing_is_the_procedure(generator, iterations):
+    u_hat = generator.normal(size=(3, 10, 4, 6)).astype("float32")
+    routed = layers.dynamic_routing(ops.transpose(u_hat, (1, 0, 2, 3)), iterations)
+    np.testing.assert_allclose(routed, numpy_routing(u_hat, iterations), rtol=2e-4, atol=1e-6)
+
+
+def test_class_capsules_predict_with_one_matrix_a_pair(generator):
+    layer = layers.ClassCapsules(3, capsule_dim=5, routing_iterations=2)
+    capsules = generator.normal(size=(2, 7, 4)).astype("float32")
+    routed = layer(capsules)
+    kernel = np.asarray(layer.kernel)  # I, D, J, E
+    u_hat = np.einsum("bid,idje->bije", capsules, kernel)
+    np.testing.assert_allclose(routed, numpy_routing(u_hat, 2), rtol=1e-4, atol=1e-6)
+
+
+def test_routing_iterations_must_be_positive():
+    with pytest.raises(ValueError, match="at least 1"):
+        layers.ClassCapsules(3, routing_iterations=0)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e-20, 1e4, 1e15])
+def test_values_and_gradients_are_finite(value):
+    layer = layers.ClassCapsules(3)
+    inputs = tf.fill((2, 6, 4), tf.constant(value, "float32"))
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        capsules = layer(layers.squash(inputs))
+        loss = tf.reduce_sum(layers.vector_length(capsules) ** 2)
+    gradients = tape.gradient(loss, [inputs, *layer.trainable_variables])
+    assert np.isfinite(capsules).all()
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_squashed_lengths_stay_below_one_and_keep_the_direction(generator):
+    vectors = generator.normal(size=(100, 8)).astype("float32") * np.logspace(-6, 6, 100)[:, None]
+    squashed = np.asarray(layers.squash(vectors.astype("float32")))
+    lengths = np.linalg.norm(squashed, axis=-1)
+    assert (lengths <= 1).all()
+    longer = np.linalg.norm(vectors, axis=-1).argsort()
+    assert (np.diff(lengths[longer]) >= -1e-6).all()
+    cosine = (squashed * vectors).sum(-1) / lengths / np.linalg.norm(vectors, axis=-1)
+    np.testing.assert_allclose(cosine, 1, rtol=1e-4)
+
+
+def test_primary_capsules_group_channels_position_by_position(generator):
+    layer = layers.PrimaryCapsules(capsule_types=3, capsule_dim=4, kernel_size=3, strides=2)
+    features = generator.normal(size=(2, 8, 6, 5)).astype("float32")
+    capsules = layer(features)
+    assert capsules.shape == (2, 3 * 2 * 3, 4)
+    channels = np.asarray(layer.convolution(features))  # B, 3, 2, 12
+    expected = numpy_squash(channels[1, 2, 1, 4:8])
+    np.testing.assert_allclose(capsules[1, (2 * 2 + 1) * 3 + 1], expected, rtol=1e-4)
+
+
+def test_mask_keeps_the_capsule_of_the_largest_weight(generator):
+    capsules = generator.normal(size=(2, 3, 4)).astype("float32")
+    masked = np.asarray(layers.CapsuleMask()(capsules, np.array([[0, 1, 0], [0.2, 0.1, 0.9]])))
+    expected = np.zeros((2, 3, 4), "float32")
+    expected[0, 1], expected[1, 2] = capsules[0, 1], capsules[1, 2]
+    np.testing.assert_array_equal(masked, expected.reshape(2, 12))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes"),
+    [
+        (layers.PrimaryCapsules(3, 4, kernel_size=3, strides=1), [(2, 8, 6, 5)]),
+        (layers.ClassCapsules(3, capsule_dim=5, routing_iterations=2), [(2, 7, 4)]),
+        (layers.CapsuleLength(), [(2, 3, 4)]),
+        (layers.CapsuleMask(), [(2, 3, 4), (2, 3)]),
+        (layers.ConformalCalibration(9), [(5,)]),
+        (layers.ImagePreprocessing((8, 10), (6, 4)), [(2, 20, 16, 3)]),
+    ],
+)
+def test_config_round_trip_and_output_shape(layer, shapes, generator):
+    inputs = [generator.random(shape).astype("float32") for shape in shapes]
+    output = layer(*inputs)
+    assert tuple(layer.compute_output_shape(*shapes)) == tuple(output.shape)
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert copy.get_config() == layer.get_config()
+    copy(*inputs)
+    copy.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(copy(*inputs), output)
+
+
+def test_preprocessing_crops_the_centre_and_scales():
+    images = np.arange(2 * 6 * 6, dtype="uint8").reshape(2, 6, 6, 1)
+    output = layers.ImagePreprocessing((6, 6), (2, 4))(images)
+    np.testing.assert_allclose(output, images[:, 2:4, 1:5] / 255, rtol=1e-6)
+
+
+def test_resizing_an_array_before_equals_resizing_in_the_model():
+    images = np.random.default_rng(0).integers(0, 256, (3, 17, 23, 3), dtype="uint8")
+    before = np.asarray(layers.resize_images(images, (8, 8))).astype("uint8")
+    preprocessing = layers.ImagePreprocessing((8, 8))
+    np.testing.assert_array_equal(preprocessing(before), preprocessing(images))

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from models import metrics
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("levels", [2, 10, 1000000])
+def test_auroc_equals_scikit_learn_with_ties(seed, levels):
+    generator = np.random.default_rng(seed)
+    is_anomaly = generator.random(500) < 0.3
+    scores = generator.integers(0, levels, 500) - 1e3 * generator.random() + is_anomaly
+    expected = sklearn_metrics.roc_auc_score(is_anomaly, scores)
+    assert metrics.auroc(scores, is_anomaly) == pytest.approx(expected, abs=1e-12)
+
+
+def test_known_values():
+    is_anomaly = np.array([0, 0, 1, 1])
+    assert metrics.auroc([1, 2, 3, 4], is_anomaly) == 1
+    assert metrics.auroc([4, 3, 2, 1], is_anomaly) == 0
+    assert metrics.auroc([1, 1, 1, 1], is_anomaly) == 0.5
+    assert metrics.auroc([1, 3, 2, 4], is_anomaly) == 0.75
+    assert metrics.aupr([1, 3, 2, 4], is_anomaly) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_fpr_at_tpr_counts_the_normals_above_the_threshold():
+    anomalies, normals = np.arange(100, 200), np.r_[np.arange(90), np.full(10, 150)]
+    is_anomaly = np.r_[np.ones(100), np.zeros(100)]
+    # 95 % of the anomalies lie at 105 or above, and so do the ten normals at 150.
+    assert metrics.fpr_at_tpr(np.r_[anomalies, normals], is_anomaly) == pytest.approx(0.1)
+
+
+def test_curve_rises_from_corner_to_corner():
+    generator = np.random.default_rng(0)
+    rates = metrics.roc_curve(generator.random(50), generator.random(50) < 0.5)
+    for rate in rates:
+        assert (rate[0], rate[-1]) == (0, 1)
+        assert (np.diff(rate) >= 0).all()
+
+
+@pytest.mark.parametrize("measure", [metrics.auroc, metrics.aupr, metrics.fpr_at_tpr])
+@pytest.mark.parametrize(
+    ("scores", "is_anomaly", "message"),
+    [
+        ([1, 2], [1, 1], "only one kind"),
+        ([1, 2], [0, 0], "only one kind"),
+        ([1, np.nan], [0, 1], "NaN"),
+        ([1, 2, 3], [0, 1], "3 scores but 2"),
+        ([], [], "only one kind"),
+    ],
+)
+def test_senseless_input_is_refused(measure, scores, is_anomaly, message):
+    with pytest.raises(ValueError, match=message):
+        measure(np.array(scores, float), np.array(is_anomaly))

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+
+from models import detectors
+from models.errors import UserError
+from models.training import Batches, centre_crops, random_crops
+
+
+def identity(images, labels):
+    return images, labels
+
+
+def test_batches_cover_everything_once_an_epoch_in_an_order_of_seed_and_epoch(toys):
+    images, labels = toys(25, 3, seed=0)
+    labels = np.arange(25)
+
+    def epochs(seed, first_epoch=0, count=2):
+        batches = Batches(
+            images, labels, 10, (12, 12), identity, seed=seed, first_epoch=first_epoch
+        )
+        seen = []
+        for _ in range(count):
+            seen.append(np.concatenate([batches[i][1] for i in range(len(batches))]))
+            batches.on_epoch_end()
+        return seen
+
+    first, second = epochs(seed=1)
+    assert sorted(first) == sorted(second) == list(range(25))
+    assert (first != second).any()
+    np.testing.assert_array_equal(epochs(seed=1)[0], first)
+    np.testing.assert_array_equal(epochs(seed=1, first_epoch=1, count=1)[0], second)
+    assert (epochs(seed=2)[0] != first).any()
+
+
+def test_images_are_scaled_and_stay_with_their_labels(toys):
+    images, labels = toys(25, 5, seed=0)
+    batches = Batches(images, labels, 10, (12, 12), identity, seed=0)
+    for index in range(len(batches)):
+        scaled, of = batches[index]
+        assert scaled.dtype == np.float32
+        assert scaled.min() >= 0 and scaled.max() <= 1
+        assert (scaled.mean(axis=(1, 3)).reshape(len(of), 6, 2).sum(-1).argmax(-1) == of).all()
+
+
+def test_validation_is_in_order(toys):
+    images, labels = toys(7, 3, seed=0)
+    batches = Batches(images, labels, 4, (8, 8), identity)
+    np.testing.assert_array_equal(batches[1][1], labels[4:])
+    np.testing.assert_allclose(batches[0][0], images[:4, 2:10, 2:10] / np.float32(255), rtol=1e-6)
+
+
+def test_shifts_move_by_up_to_that_many_pixels_and_pad_with_black():
+    images = np.full((200, 6, 6, 1), 255, "uint8")
+    shifted = random_crops(images, (6, 6), 2, np.random.default_rng(0))
+    rows = (shifted[..., 0].max(axis=2) == 0).sum(axis=1)
+    assert shifted.shape == images.shape
+    assert set(rows) == {0, 1, 2}
+
+
+def test_crops_are_parts_of_the_image():
+    images = np.arange(64, dtype="uint8").reshape(1, 8, 8, 1).repeat(50, axis=0)
+    crops = random_crops(images, (3, 5), 0, np.random.default_rng(0))
+    corners = crops[:, 0, 0, 0].astype(int)
+    assert len(set(corners)) > 5
+    for crop, corner in zip(crops, corners, strict=True):
+        row, column = divmod(corner, 8)
+        np.testing.assert_array_equal(crop, images[0, row : row + 3, column : column + 5])
+    np.testing.assert_array_equal(centre_crops(images, (4, 2)), images[:, 2:6, 3:5])
+
+
+class Killed(BaseException):
+    pass
+
+
+def fit(toys, tiny, epochs=4, kill_after=None, **settings):
+    import keras
+
+    class Kill(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == kill_after:
+                raise Killed
+
+    images, labels = toys(120, 3, seed=0)
+    detector = detectors.get(
+        "capsnet", epochs=epochs, batch_size=40, **{"learning_rate": 0.01, **settings}, **tiny
+    )
+    scorer = detector.fit(
+        images, labels, (images[:30], labels[:30]), images[:20], callbacks=(Kill(),)
+    )
+    return detector, np.asarray(scorer(images)["re"])
+
+
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(toys, tiny, tmp_path):
+    whole, expected = fit(toys, tiny, backup_dir=str(tmp_path / "whole"))
+    with pytest.raises(Killed):
+        fit(toys, tiny, backup_dir=str(tmp_path / "killed"), kill_after=2)
+    (tmp_path / "killed" / "incomplete").mkdir()  # as a kill while writing leaves it
+    resumed, scores = fit(toys, tiny, backup_dir=str(tmp_path / "killed"))
+    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+    assert len(resumed.history["loss"]) == len(whole.history["loss"]) == 4
+    np.testing.assert_allclose(resumed.history["loss"], whole.history["loss"], rtol=1e-4)
+
+
+def test_same_seed_same_result_other_seed_another(toys, tiny):
+    (_, first), (_, second), (_, other) = (fit(toys, tiny, 1, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, second)
+    assert (first != other).any()
+
+
+def test_nan_stops_training_and_keeps_the_last_good_weights(toys, tiny, tmp_path):
+    with pytest.raises(Killed):
+        fit(toys, tiny, backup_dir=str(tmp_path), kill_after=1)
+    (state,) = tmp_path.glob("epoch-*")
+    with pytest.raises(UserError, match=r"Training diverged.*weights of epoch 1 are kept"):
+        fit(toys, tiny, backup_dir=str(tmp_path), learning_rate=float("nan"))
+    assert state.exists()
+
+
+def test_divergence_without_a_backup_is_an_error_too(toys, tiny):
+    with pytest.raises(UserError, match="Training diverged"):
+        fit(toys, tiny, learning_rate=float("nan"))
