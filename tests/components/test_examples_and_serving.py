@@ -1,0 +1,126 @@
+import io
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from components import examples
+from components.serving import export
+from models import detectors
+
+
+def write_split(folder, images, labels, split="train", reverse=False):
+    path = folder / f"Split-{split}"
+    path.mkdir(parents=True)
+    records = [
+        examples.make_example(image, label, f"class {label}", ["a"], f"train-{i:08d}")
+        for i, (image, label) in enumerate(zip(images, labels, strict=True))
+    ]
+    for shard, part in enumerate((records[::2], records[1::2])):
+        options = tf.io.TFRecordOptions(compression_type="GZIP")
+        with tf.io.TFRecordWriter(str(path / f"data-{shard}.gz"), options) as writer:
+            for record in reversed(part) if reverse else part:
+                writer.write(record.SerializeToString())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_examples_are_lossless_and_in_order_whatever_the_order_of_the_files(
+    channels, toys, tmp_path
+):
+    images, labels = toys(11, 3, seed=0, channels=channels)
+    write_split(tmp_path, images, labels, reverse=True)
+    split = examples.load_split(str(tmp_path), "train", (12, 12))
+    np.testing.assert_array_equal(split.images, images)
+    np.testing.assert_array_equal(split.labels, labels)
+    assert split.texts[3] == f"class {labels[3]}"
+    assert list(split.ids) == [f"train-{i:08d}" for i in range(11)]
+
+
+def test_an_empty_split_is_empty(tmp_path):
+    assert len(examples.load_split(str(tmp_path), "train", (12, 12)).images) == 0
+
+
+def test_features_of_normal_and_anomalous_images():
+    image = np.zeros((4, 5, 1), "uint8")
+    normal = examples.make_example(image, 2, "c", ["c"], "test-00000001").features.feature
+    anomaly = examples.make_example(image, -1, "z", ["a", "c"], "test-00000002").features.feature
+    assert normal["image/height"].int64_list.value[:] == [4]
+    assert normal["image/width"].int64_list.value[:] == [5]
+    assert normal["is_anomaly"].int64_list.value[:] == [0]
+    assert anomaly["is_anomaly"].int64_list.value[:] == [1]
+    assert anomaly["image/class/label"].int64_list.value[:] == [-1]
+    assert anomaly["contrast"].bytes_list.value[:] == [b"a", b"c"]
+    assert Image.open(io.BytesIO(normal["image/encoded"].bytes_list.value[0])).format == "PNG"
+
+
+_SERVE = """
+import json, sys
+import numpy as np, tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+with np.load(sys.argv[2], allow_pickle=False) as data:
+    arrays = data["images"]
+    pngs = [bytes.fromhex(text) for text in data["pngs"]]
+    examples = [bytes.fromhex(text) for text in data["examples"]]
+signatures = model.signatures
+results = {
+    "score_arrays": signatures["score_arrays"](images=tf.constant(arrays)),
+    "score_images": signatures["score_images"](images=tf.constant(pngs)),
+    "serving_default": signatures["serving_default"](examples=tf.constant(examples)),
+}
+empty = signatures["score_images"](images=tf.zeros([0], tf.string))
+assert empty["anomaly_score"].shape == (0,), empty
+print(json.dumps({
+    name: {key: value.numpy().tolist() for key, value in outputs.items()}
+    for name, outputs in results.items()
+}))
+"""
+
+
+def png(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", detectors.names())
+def test_the_saved_model_gives_our_scores_where_our_packages_cannot_be_imported(
+    name, channels, toys, tiny, tmp_path, fresh_python
+):
+    images, labels = toys(90, 3, seed=0, channels=channels)
+    detector = detectors.get(name, epochs=2, batch_size=30, learning_rate=0.01, **tiny)
+    scorer = detector.fit(images, labels, calibration=images[:30])
+    export(scorer, (12, 12), str(tmp_path / "model"))
+
+    # Of another size than the network's: resizing is a part of the model.
+    served = np.random.default_rng(1).integers(0, 256, (5, 17, 21, channels), dtype="uint8")
+    np.savez(
+        tmp_path / "data.npz",
+        images=served,
+        pngs=[png(image).hex() for image in served],
+        examples=[
+            examples.make_example(image, 0, "a", ["a"], "x").SerializeToString().hex()
+            for image in served
+        ],
+    )
+    output = fresh_python(_SERVE, tmp_path / "model", tmp_path / "data.npz")
+    expected = {key: np.asarray(value) for key, value in scorer(served).items()}
+    for signature, scores in json.loads(output.splitlines()[-1]).items():
+        assert scores.keys() == expected.keys(), signature
+        for key, value in scores.items():
+            np.testing.assert_allclose(
+                value, expected[key], atol=1e-5, err_msg=f"{signature} {key}"
+            )
+
+
+def test_preprocessing_of_training_equals_that_of_serving(toys, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (3, 31, 27, 3), dtype="uint8")
+    write_split(tmp_path, images, [0, 1, 0])
+    trained_on = examples.load_split(str(tmp_path), "train", (12, 12)).images
+    from models.layers import ImagePreprocessing
+
+    served = keras.ops.convert_to_numpy(ImagePreprocessing((12, 12))(images))
+    np.testing.assert_array_equal(trained_on / np.float32(255), served)
