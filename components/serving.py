@@ -9,7 +9,7 @@ from components.examples import ENCODED, decode_image
 def export(scorer: keras.Model, image_size: tuple[int, int], folder: str) -> None:
     """Writes `scorer` as a SavedModel that needs none of our code.
 
-    Its signatures return the scorer's named outputs, and take a batch of any size, 0 included:
+    Its signatures return the scorer's named outputs, and take a batch of any size from 1:
 
     * `serving_default`: `examples`, string (B,): serialized tf.train.Examples with
       `image/encoded`;

@@ -14,8 +14,9 @@ def code_digest(*packages: str) -> str:
             root = Path(next(iter(spec.submodule_search_locations)))
             files = sorted(path for path in root.rglob("*.*") if "__pycache__" not in path.parts)
         else:
+            root = Path(spec.origin).parent
             files = [Path(spec.origin)]
         for path in files:
-            digest.update(f"{package}/{path.name}\n".encode())
+            digest.update(f"{package}/{path.relative_to(root)}\n".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

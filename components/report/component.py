@@ -115,7 +115,7 @@ def _evaluation(uri: str) -> dict[str, dict[str, dict[str, float]]]:
         name = name.decode() if isinstance(name, bytes) else name
         measured[name] = {
             score: {
-                measure: value.get("doubleValue", float("nan"))
+                measure: float(value.get("doubleValue", "nan"))  # NaN comes as text
                 for measure, value in by_key[""].items()
             }
             for score, by_key in by_output.items()

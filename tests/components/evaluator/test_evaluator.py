@@ -15,7 +15,7 @@ def test_tfma_gives_the_exact_measures_overall_and_a_slice(levels):
     generator = np.random.default_rng(0)
     is_anomaly = generator.integers(0, 2, 400)
     # A narrow range of negative scores, in which TFMA's own AUC goes wrong.
-    scores = -7 - 1e-3 * (generator.integers(0, levels, 400) / levels + is_anomaly)
+    scores = -7 - 1e-3 * (generator.integers(0, levels, 400) / levels + is_anomaly / 2)
     frame = pd.DataFrame(
         {
             "is_anomaly": is_anomaly,
@@ -60,7 +60,7 @@ def test_one_sided_slices_are_nan_not_an_error():
         ],
     )
     ((_, measured),) = tfma.analyze_raw_data(frame, config).slicing_metrics
-    assert np.isnan(measured[""][""]["auroc"]["doubleValue"])
+    assert np.isnan(float(measured[""][""]["auroc"]["doubleValue"]))
 
 
 def test_only_the_calibrated_score_is_gated_and_only_overall():

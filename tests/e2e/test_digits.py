@@ -1,0 +1,233 @@
+"""Whole runs of the digits pipeline, as a user starts them."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+QUICK = ("run", "digits", "--epochs", "3", "--json", "--output", "out")
+
+
+class Run:
+    """A finished command."""
+
+    def __init__(self, process, output):
+        self.code = process.returncode
+        self.output = output
+        self.cached = set(re.findall(r"^  (\w+) .*\(cached\)$", output, re.MULTILINE))
+        self.components = re.findall(r"^  (\w+) +[\d.]+ s", output, re.MULTILINE)
+
+    @property
+    def result(self):
+        assert self.code == 0, self.output
+        return json.loads(self.output.splitlines()[-1])
+
+
+class Workplace:
+    """A folder with a copy of the code, to run in and to change."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for package in ("models", "components", "pipeline"):
+            shutil.copytree(
+                ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
+            )
+
+    def start(self, *arguments, **environment):
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipeline.cli", *arguments],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(self.folder), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def capsad(self, *arguments, **environment):
+        process = self.start(*arguments, **environment)
+        output, _ = process.communicate(timeout=500)
+        return Run(process, output)
+
+    def served(self):
+        return sorted(path.name for path in (self.folder / "out" / "serving").glob("*"))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    return Workplace(tmp_path_factory.mktemp("workplace"))
+
+
+@pytest.fixture(scope="module")
+def first(workplace):
+    return workplace.capsad(*QUICK)
+
+
+def test_trains_blesses_pushes_and_reports(first, workplace):
+    result = first.result
+    assert result["blessed"] is True
+    assert set(result["auroc"]) == {"pp", "re", "anomaly_score"}
+    assert result["auroc"]["anomaly_score"] > 0.75
+    assert result["accuracy"] > 0.8
+    assert Path(result["report"]).name == "report.html"
+    assert Path(result["report"]).stat().st_size > 100_000
+    assert workplace.served() == [Path(result["pushed"]).name]
+    assert {
+        "HoldOutExampleGen",
+        "StatisticsGen",
+        "SchemaGen",
+        "ExampleValidator",
+        "DataGate",
+        "Trainer",
+        "Evaluator",
+        "Report",
+        "Pusher",
+    } <= set(first.components)
+
+
+def test_the_console_is_quiet(first):
+    assert len(first.output.splitlines()) < 40
+    assert not re.search(r"WARNING|INFO|Warning|Traceback", first.output)
+    assert re.search(r"log: .*log.txt", first.output)
+
+
+def test_the_report_agrees_with_the_pushed_model(first, workplace):
+    """The auROC recomputed from the table of images, by scikit-learn."""
+    import csv
+
+    from sklearn.metrics import roc_auc_score
+
+    tables = Path(first.result["report"]).parent / "tables"
+    with (tables / "images.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    is_anomaly = np.array([int(row["is_anomaly"]) for row in rows])
+    assert is_anomaly.mean() == 0.5
+    for score, sign in (("pp", -1), ("re", -1), ("anomaly_score", 1)):
+        values = sign * np.array([float(row[score]) for row in rows])
+        expected = roc_auc_score(is_anomaly, values)
+        assert first.result["auroc"][score] == pytest.approx(expected, abs=1e-9)
+
+
+_SCORE = """
+import sys, numpy as np, tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+outputs = model.signatures["score_arrays"](images=tf.constant(np.load(sys.argv[2])))
+np.savez(sys.argv[3], **{name: value.numpy() for name, value in outputs.items()})
+"""
+
+
+def test_the_pushed_model_gives_the_in_process_scores(first, workplace, tmp_path, fresh_python):
+    import keras
+
+    import models.detectors.capsnet  # noqa: F401  (registers the layers)
+    from models import capsnet, layers  # noqa: F401
+
+    (model_file,) = (workplace.folder / "out").rglob("model.keras")
+    scorer = keras.models.load_model(model_file, safe_mode=True)
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype="uint8")
+    np.save(tmp_path / "images.npy", images)
+    fresh_python(_SCORE, first.result["pushed"], tmp_path / "images.npy", tmp_path / "scores.npz")
+    with np.load(tmp_path / "scores.npz") as served:
+        for name, value in scorer(images).items():
+            np.testing.assert_allclose(served[name], value, atol=1e-5)
+
+
+def test_the_cache(first, workplace):
+    """An identical run is answered from it; changed code and changed settings are noticed."""
+    again = workplace.capsad(*QUICK)
+    assert {"HoldOutExampleGen", "Trainer", "Evaluator", "Report", "Pusher"} <= again.cached
+    for key in ("auroc", "accuracy", "report", "pushed"):
+        assert again.result[key] == first.result[key]
+
+    with (workplace.folder / "components" / "report" / "tables.py").open("a") as file:
+        file.write("\n# changed\n")
+    changed = workplace.capsad(*QUICK)
+    assert {"HoldOutExampleGen", "Trainer", "Evaluator"} <= changed.cached
+    assert "Report" not in changed.cached
+
+    with (workplace.folder / "models" / "losses.py").open("a") as file:
+        file.write("\n# changed\n")
+    changed = workplace.capsad(*QUICK)
+    assert "HoldOutExampleGen" in changed.cached
+    assert not {"Trainer", "Evaluator"} & changed.cached
+    assert changed.result["auroc"] == first.result["auroc"]  # the same seed, the same result
+
+
+def test_a_model_under_the_threshold_is_not_pushed(first, workplace):
+    before = workplace.served()
+    refused = workplace.capsad(*QUICK, "--min-auroc", "0.999")
+    assert refused.result["blessed"] is False
+    assert refused.result["pushed"] is None
+    assert workplace.served() == before
+    assert "blessed: no" in refused.output
+    assert "Not blessed" in Path(refused.result["report"]).read_text()
+
+
+def test_a_second_run_in_the_same_folder_waits_its_turn(workplace):
+    import fcntl
+
+    lock = workplace.folder / "out" / ".lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        refused = workplace.capsad(*QUICK)
+    assert refused.code == 2
+    assert "Another run is using" in refused.output
+
+
+def test_killed_training_goes_on_from_the_last_epoch(tmp_path):
+    workplace = Workplace(tmp_path)
+    long = ("run", "digits", "--epochs", "12", "--json", "--output", "out")
+    process = workplace.start(*long)
+    deadline = time.monotonic() + 200
+    while not list((tmp_path / "out").rglob("resume/*/epoch-0000[3-9]")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert workplace.served() == []
+
+    resumed = workplace.capsad(*long)
+    assert resumed.result["blessed"] is True
+    assert "HoldOutExampleGen" in resumed.cached
+    epochs = [int(number) for number in re.findall(r"^Epoch (\d+)/12", resumed.output, re.M)]
+    assert 4 <= epochs[0] <= 12
+    assert epochs[-1] == 12
+    assert len(workplace.served()) == 1
+    assert not list((tmp_path / "out").rglob("resume/*/epoch-*"))
+
+
+@pytest.mark.parametrize("component", ["HoldOutExampleGen", "Evaluator", "Pusher"])
+def test_a_run_killed_in_any_component_is_completed_by_the_same_command(component, tmp_path):
+    workplace = Workplace(tmp_path)
+    # Stops for good just before what the component writes becomes visible.
+    where = {
+        "HoldOutExampleGen": ("components/example_gen/executor.py", "super().Do(input_dict"),
+        "Evaluator": (
+            "components/evaluator/metrics.py",
+            "scores, is_anomaly = accumulator\n        try",
+        ),
+        "Pusher": ("components/pusher.py", "(version,) = fileio.listdir(incoming)"),
+    }
+    file, line = where[component]
+    path = tmp_path / file
+    code = path.read_text()
+    assert code.count(line) == 1
+    kill = 'if __import__("os").environ.get("KILL"): __import__("os").kill(0 or __import__("os").getpid(), 9)'
+    path.write_text(code.replace(line, f"{kill}\n        {line}"))
+    killed = workplace.capsad(*QUICK, KILL="1")
+    assert killed.code == -signal.SIGKILL
+    assert [name for name in workplace.served() if name.isdecimal()] == []
+
+    completed = workplace.capsad(*QUICK)
+    assert completed.result["blessed"] is True
+    assert len(workplace.served()) == 1

@@ -1,0 +1,119 @@
+"""Runs that must stop, and runs on a user's own images."""
+
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from components.example_gen import executor
+from components.example_gen.hold_out import TRAIN, hold_out
+from models.errors import UserError
+from pipeline import cli, configs
+from pipeline.run import run
+
+pytestmark = pytest.mark.slow
+
+SMALL = (
+    *("--image-size", "12", "--epochs", "4", "--set", "filters=16", "--set", "kernel_size=3"),
+    *("--set", "primary_types=4", "--set", "primary_kernel_size=3", "--set", "batch_size=20"),
+    *("--set", "learning_rate=0.01"),
+)
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_an_anomaly_planted_in_train_stops_the_run(monkeypatch, tmp_path):
+    def careless(labels, class_names, anomaly, **options):
+        assignment = hold_out(labels, class_names, anomaly, **options)
+        planted = np.flatnonzero(labels["train"] == anomaly[0])[0]
+        assignment["train"][planted] = TRAIN
+        return assignment
+
+    monkeypatch.setattr(executor, "hold_out", careless)
+    config = configs.override(configs.get("digits"), epochs=1, output=str(tmp_path / "out"))
+    with pytest.raises(UserError, match=r"does not fit the schema.*'train'.*'is_anomaly'"):
+        run(config)
+    assert not list((tmp_path / "out").rglob("Trainer/model/*"))
+    assert not (tmp_path / "out" / "serving").exists()
+
+
+def write_images(folder, count=24):
+    """Three classes of bars, colour, of several sizes."""
+    for place, name in enumerate(("left bar", "middle", "right")):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            generator = np.random.default_rng([place, index])
+            size = 16 + index % 3
+            image = generator.integers(0, 60, (size, size, 3), dtype="uint8")
+            image[:, 5 * place : 5 * place + 4] += 180
+            Image.fromarray(image).save(folder / name / f"{index:03d}.png")
+
+
+def capsad(*arguments):
+    return CliRunner().invoke(cli.main, arguments)
+
+
+def test_a_folder_of_images_changed_data_and_undecodable_ones(tmp_path):
+    write_images(tmp_path / "data")
+    command = (
+        "run",
+        "--images",
+        "data",
+        "--anomaly",
+        "right",
+        "--json",
+        "--min-auroc",
+        "0",
+        *SMALL,
+    )
+    first = capsad(*command)
+    assert first.exit_code == 0, first.output
+    result = json.loads(first.output.splitlines()[-1])
+    assert result["auroc"]["re"] > 0.5
+    assert os.path.exists(result["pushed"])
+
+    (tmp_path / "data" / "middle" / "bad.png").write_bytes(b"no image")
+    broken = capsad(*command)
+    assert broken.exit_code == 2
+    assert re.search(r"1 images cannot be decoded.*middle/bad.png", broken.output)
+
+    tolerant = capsad(*command, "--max-unreadable", "1")
+    assert tolerant.exit_code == 0, tolerant.output
+    # The data changed, so nothing comes from the cache.
+    assert not re.search(r"HoldOutExampleGen.*cached", tolerant.output)
+    again = capsad(*command, "--max-unreadable", "1")
+    assert re.search(r"Trainer.*cached", again.output)
+
+
+def test_too_small_images(tmp_path):
+    result = capsad("run", "digits", "--image-size", "8", "--output", "out")
+    assert result.exit_code == 2
+    assert "Images of 8x8 pixels are too small" in result.output
+
+
+def test_divergence_stops_the_run_and_says_so(tmp_path):
+    result = capsad("run", "digits", "--set", "learning_rate=1e30", "--output", "out")
+    assert result.exit_code == 2
+    assert "Training diverged" in result.output
+    assert not (tmp_path / "out" / "serving").exists()
+
+
+def test_a_full_disk(monkeypatch, tmp_path):
+    import errno
+
+    from components.report import page
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(page, "write", full)
+    result = capsad("run", "digits", "--epochs", "1", "--min-auroc", "0", "--output", "out")
+    assert result.exit_code == 2
+    assert "The disk is full while writing to" in result.output

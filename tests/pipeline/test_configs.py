@@ -1,0 +1,69 @@
+import pytest
+
+from models import detectors
+from models.errors import UserError
+from pipeline import configs
+
+
+def test_the_named_pipelines():
+    assert configs.names() == tuple(
+        f"capsad_{name}" for name in ("digits", "mnist", "fashion_mnist", "smallnorb", "images")
+    )
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_settings_suit_the_detector_and_the_images(name):
+    config = configs.get(name)
+    detector = detectors.get(config.training.detector, **config.training.settings)
+    detector.check_image_size(config.data.image_size)
+
+
+def test_unknown_names_suggest():
+    with pytest.raises(UserError, match="Unknown data set 'fashon_mnist'.*mean fashion_mnist"):
+        configs.get("fashon_mnist")
+
+
+def test_overrides_leave_the_rest():
+    config = configs.override(
+        configs.get("digits"), anomaly="0, 3,5", epochs=2, seed=4, min_auroc=0.9, image_size=20
+    )
+    assert config.data.anomaly == ("0", "3", "5")
+    assert config.data.image_size == (20, 20)
+    assert config.training.settings["epochs"] == 2
+    assert config.training.settings["filters"] == 64
+    assert (config.seed, config.gate.min_auroc) == (4, 0.9)
+    assert configs.get("digits").training.settings["epochs"] != 2
+
+
+def test_an_empty_anomaly_list_stays_empty():
+    assert configs.override(configs.get("digits"), anomaly="").data.anomaly == ()
+
+
+def test_zero_seed_and_threshold_are_values():
+    config = configs.override(configs.get("digits"), seed=0, min_auroc=0.0)
+    assert (config.seed, config.gate.min_auroc) == (0, 0.0)
+
+
+def test_environment_overrides(monkeypatch):
+    monkeypatch.setenv("CAPSAD_ANOMALY", "1,2")
+    monkeypatch.setenv("CAPSAD_EPOCHS", "3")
+    config = configs.from_environment("mnist")
+    assert config.data.anomaly == ("1", "2")
+    assert config.training.settings["epochs"] == 3
+    monkeypatch.setenv("CAPSAD_EPOCHS", "many")
+    with pytest.raises(UserError, match="CAPSAD_EPOCHS must be a whole number, not 'many'"):
+        configs.from_environment("mnist")
+
+
+def test_every_anomaly_has_an_output_folder_of_its_own():
+    base = configs.get("images")
+    outputs = {
+        configs.override(base, anomaly=names).output_dir for names in ("a", "b", "a,b", "a/b")
+    }
+    assert len(outputs) == 4
+    assert configs.override(base, anomaly="a", output="x").output_dir.endswith("/x")
+
+
+def test_npz_files_are_their_own_source():
+    config = configs.override(configs.get("images"), data_dir="some/file.npz")
+    assert config.data.source == "npz"

@@ -1,0 +1,91 @@
+"""The locks, the choice between them, and what README.md says."""
+
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import digest, doctor, stack
+
+ROOT = Path(__file__).parents[2]
+LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
+def test_locks_hold_names_and_exact_versions_only(lock):
+    lines = lock.read_text().splitlines()
+    assert len(lines) > 100
+    for line in lines:
+        assert re.fullmatch(r"[A-Za-z0-9._\[\]-]+==[A-Za-z0-9.+!]+", line), line
+    # Where kfp is installed, `tfx run create` without `--engine` takes Kubeflow.
+    assert not any(line.startswith("kfp==") for line in lines)
+
+
+def test_the_doctor_expects_what_the_locks_install():
+    assert {path.stem for path in LOCKS} == set(doctor._VERSIONS)
+    for lock in LOCKS:
+        pinned = dict(line.split("==") for line in lock.read_text().splitlines())
+        for name, version in doctor._VERSIONS[lock.stem].items():
+            assert pinned[name].startswith(f"{version}.")
+
+
+@pytest.mark.parametrize(
+    ("glibc", "python", "expected"),
+    [("2.36", (3, 11), "tfx-1.16"), ("2.39", (3, 12), "tfx-1.21"), ("2.41", (3, 13), "tfx-1.21")],
+)
+def test_the_stack_is_chosen_by_glibc(glibc, python, expected, monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", glibc))
+    monkeypatch.setattr(sys, "version_info", (*python, 0))
+    assert stack.choose() == expected
+
+
+@pytest.mark.parametrize(
+    ("libc", "python", "message"),
+    [
+        (("glibc", "2.36"), (3, 12), "Python 3.11 is needed"),
+        (("glibc", "2.41"), (3, 10), "Python 3.12 to 3.13 is needed"),
+        (("", ""), (3, 11), "use a container"),
+    ],
+)
+def test_unfit_machines_are_told_what_to_do(libc, python, message, monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: libc)
+    monkeypatch.setattr(sys, "version_info", (*python, 0))
+    with pytest.raises(RuntimeError, match=message):
+        stack.choose()
+
+
+def test_ci_runs_the_commands_of_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    commands = set(re.findall(r"^    (make [a-z-]+)", readme, re.MULTILINE))
+    ci = set(re.findall(r"^(make [a-z-]+)", (ROOT / ".ci/run").read_text(), re.MULTILINE))
+    assert commands == ci == {"make demo", "make test"}
+
+
+def test_no_folder_of_a_machine_and_no_registry_in_any_file():
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    for file in files:
+        if file.endswith((".png", ".npz")) or file == "tests/pipeline/test_environment.py":
+            continue
+        text = (ROOT / file).read_text()
+        assert not re.search(r"/home/|/root/|/work/|pypi\.org|index-url", text), file
+
+
+def test_the_digest_sees_every_change_of_code(tmp_path, monkeypatch):
+    package = tmp_path / "some_package"
+    (package / "inner").mkdir(parents=True)
+    for file in ("__init__.py", "inner/__init__.py", "inner/page.html"):
+        (package / file).write_text("x = 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    seen = {digest.code_digest("some_package")}
+    for change in ("inner/page.html", "__init__.py"):
+        (package / change).write_text("x = 2")
+        seen.add(digest.code_digest("some_package"))
+    (package / "inner/page.html").rename(package / "inner/other.html")
+    seen.add(digest.code_digest("some_package"))
+    assert len(seen) == 4
+    assert digest.code_digest("some_package") in seen
