@@ -46,7 +46,7 @@ class Workplace:
 
     def start(self, *arguments, **environment):
         return subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli", *arguments],
+            [sys.executable, "-c", "from pipeline.cli import main; main()", *arguments],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(self.folder), **environment},
             stdout=subprocess.PIPE,
@@ -222,8 +222,9 @@ def test_a_run_killed_in_any_component_is_completed_by_the_same_command(componen
     path = tmp_path / file
     code = path.read_text()
     assert code.count(line) == 1
-    kill = 'if __import__("os").environ.get("KILL"): __import__("os").kill(0 or __import__("os").getpid(), 9)'
-    path.write_text(code.replace(line, f"{kill}\n        {line}"))
+    indent = " " * 8
+    kill = f'if "KILL" in os.environ:\n{indent}    os.kill(os.getpid(), 9)\n{indent}'
+    path.write_text("import os\n" + code.replace(line, kill + line))
     killed = workplace.capsad(*QUICK, KILL="1")
     assert killed.code == -signal.SIGKILL
     assert [name for name in workplace.served() if name.isdecimal()] == []
