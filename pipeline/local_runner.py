@@ -9,7 +9,13 @@ CAPSAD_DATA_DIR) override its configuration.
 
 import os
 import sys
+from pathlib import Path
 
+# TFX executes this file by its path, so Python looks for modules in its folder first, where
+# pipeline.py would hide the package of that name.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+# ruff: noqa: E402
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
 from models.errors import UserError
