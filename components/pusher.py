@@ -3,7 +3,8 @@
 import os
 
 from google.protobuf import json_format
-from tfx.components.pusher import executor
+from tfx.components.pusher import component, executor
+from tfx.dsl.components.base import executor_spec
 from tfx.dsl.io import fileio
 from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils
@@ -36,3 +37,9 @@ class AtomicExecutor(executor.Executor):
         fileio.rmtree(incoming)
         pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
         pushed.set_string_custom_property(_DESTINATION, os.path.join(base, version))
+
+
+class Pusher(component.Pusher):
+    """The stock Pusher with that executor."""
+
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(AtomicExecutor)

@@ -7,7 +7,6 @@ import os
 import tensorflow_data_validation as tfdv
 from tfx import components as tfx_components
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
-from tfx.dsl.components.base import executor_spec
 from tfx.dsl.components.common import resolver
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
@@ -19,7 +18,7 @@ from components.data_gate import DataGate
 from components.evaluator.baseline import LatestOtherBlessedModelStrategy
 from components.evaluator.eval_config import eval_config
 from components.example_gen.component import HoldOutExampleGen
-from components.pusher import AtomicExecutor
+from components.pusher import Pusher
 from components.report.component import Report
 from models.scores import ANOMALY_SCORE
 from pipeline.configs import PipelineConfig
@@ -116,7 +115,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             code_digest("components.evaluator", "models.metrics", "models.scores"),
         ),
     )
-    pusher = tfx_components.Pusher(
+    pusher = Pusher(
         model=model,
         model_blessing=evaluator.outputs["blessing"],
         push_destination=pusher_pb2.PushDestination(
@@ -124,7 +123,6 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
                 base_directory=os.path.join(config.output_dir, "serving")
             )
         ),
-        custom_executor_spec=executor_spec.ExecutorClassSpec(AtomicExecutor),
     )
     report = Report(
         examples=all_examples,

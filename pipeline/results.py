@@ -74,6 +74,6 @@ def read(output_dir: str) -> Results:
     )
 
 
-# Names under which TFX keeps the executions of these components.
+# Names under which TFX keeps the executions of these two.
 _REPORT = "components.report.component.Report"
-_PUSHER = "tfx.components.pusher.component.Pusher"
+_PUSHER = "components.pusher.Pusher"

@@ -1,0 +1,89 @@
+"""Measures a run of the pipeline as a user sees it: start-up, time a component, memory.
+
+    python benchmarks/pipeline.py digits
+    python benchmarks/pipeline.py mnist --anomaly 9 --epochs 1 --data-dir FOLDER
+
+Arguments are those of `capsad run`. Prints a table and, last, one line of JSON; `--save` writes
+the table to benchmarks/results/pipeline-NAME.md.
+"""
+
+import json
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from machine import describe
+
+CAPSAD = (sys.executable, "-c", "from pipeline.cli import main; main()")
+
+
+def main() -> None:
+    """Runs once in an empty folder, once more from the cache."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--save"]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*CAPSAD, "run", *arguments, "--json", "--output", folder]
+        first, output = timed(command)
+        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+        again, _ = timed(command)
+        history = next(Path(folder).rglob("history.json"))
+        training = json.loads(history.read_text())["seconds"]
+    help_time = min(timed([*CAPSAD, "--help"])[0] for _ in range(5))
+    result = json.loads(output.splitlines()[-1])
+
+    components = re.findall(r"^  (\w+) +([\d.]+) s", output, re.MULTILINE)
+    rows = [(name, float(seconds)) for name, seconds in components]
+    in_components = sum(seconds for _, seconds in rows)
+    rows += [
+        ("imports and the rest", first - in_components),
+        ("**whole run**", first),
+        ("of which training", training),
+        ("of which everything else", first - training),
+        ("the same again, from the cache", again),
+        ("`capsad --help`", help_time),
+    ]
+    shown = " ".join("DIR" if "/" in argument else argument for argument in arguments)
+    table = [
+        f"# `capsad run {shown}`",
+        "",
+        describe(),
+        "",
+        "| | seconds |",
+        "|---|---:|",
+        *(f"| {name} | {seconds:.1f} |" for name, seconds in rows),
+        "",
+        f"Largest resident set: {memory:.2f} GiB. auROC: "
+        + ", ".join(f"{name} {value:.4f}" for name, value in result["auroc"].items())
+        + f". Accuracy on normal classes: {result['accuracy']:.4f}.",
+    ]
+    print("\n".join(table))
+    if "--save" in sys.argv:
+        target = Path(__file__).parent / "results" / f"pipeline-{arguments[0]}.md"
+        target.write_text("\n".join(table) + "\n")
+    print(
+        json.dumps(
+            {
+                "seconds": round(first, 1),
+                "without_training": round(first - training, 1),
+                "cached": round(again, 1),
+                "help": round(help_time, 3),
+                "memory_gib": round(memory, 2),
+            }
+        )
+    )
+
+
+def timed(command: list[str]) -> tuple[float, str]:
+    """Seconds and output of a command."""
+    started = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr or done.stdout)
+    return time.monotonic() - started, done.stdout
+
+
+if __name__ == "__main__":
+    main()
