@@ -16,7 +16,9 @@ from models.errors import UserError
 
 def use_xla() -> bool:
     """Whether to compile with XLA: not on a CPU under TensorFlow, where it is ten times slower."""
-    return keras.backend.backend() == "jax" or bool(keras.distribution.list_devices("gpu"))
+    backend = keras.backend.backend()
+    on_gpu = backend == "tensorflow" and bool(keras.distribution.list_devices("gpu"))
+    return backend == "jax" or on_gpu
 
 
 def random_crops(
