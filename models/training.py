@@ -11,14 +11,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from models.device import has_accelerator
 from models.errors import UserError
 
 
 def use_xla() -> bool:
     """Whether to compile with XLA: not on a CPU under TensorFlow, where it is ten times slower."""
     backend = keras.backend.backend()
-    on_gpu = backend == "tensorflow" and bool(keras.distribution.list_devices("gpu"))
-    return backend == "jax" or on_gpu
+    return backend == "jax" or (backend == "tensorflow" and has_accelerator())
 
 
 def random_crops(

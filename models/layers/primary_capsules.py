@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from models.device import has_accelerator
+from models.layers.frequency_convolution import frequency_convolution, frequency_is_cheaper
 from models.layers.squash import squash
 
 
@@ -15,6 +17,12 @@ class PrimaryCapsules(keras.layers.Layer):
         capsule_dim: length of each capsule's vector.
         kernel_size: height and width of the convolution's kernel.
         strides: stride of the convolution.
+        method: `direct`; `frequency`, equal up to rounding and on a CPU several times faster, see
+            `frequency_convolution`; or `auto`, the latter where there is no GPU or TPU and it
+            saves arithmetic. The weights are the same.
+
+    Raises:
+        ValueError: if `method` is none of these.
 
     Call arguments:
         features: float tensor, shape (B, H, W, C).
@@ -30,12 +38,23 @@ class PrimaryCapsules(keras.layers.Layer):
         Sabour, Frosst, Hinton 2017, arXiv 1710.09829, section 4.
     """
 
-    def __init__(self, capsule_types=32, capsule_dim=8, kernel_size=9, strides=2, **kwargs):
+    def __init__(
+        self,
+        capsule_types=32,
+        capsule_dim=8,
+        kernel_size=9,
+        strides=2,
+        method="auto",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
+        if method not in ("auto", "direct", "frequency"):
+            raise ValueError(f"method must be auto, direct or frequency, not {method!r}.")
         self.capsule_types = capsule_types
         self.capsule_dim = capsule_dim
         self.kernel_size = kernel_size
         self.strides = strides
+        self.method = method
         self.convolution = keras.layers.Conv2D(
             capsule_types * capsule_dim, kernel_size, strides, name="convolution"
         )
@@ -47,11 +66,24 @@ class PrimaryCapsules(keras.layers.Layer):
     def call(self, features) -> keras.KerasTensor:
         """Convolves, groups channels into capsules, squashes."""
         # B, H', W', types * dim
-        capsules = self.convolution(features)
+        capsules = self._convolve(features)
         # B, I, D
         _, height, width, channels = capsules.shape
         count = height * width * channels // self.capsule_dim
         return squash(ops.reshape(capsules, (-1, count, self.capsule_dim)))
+
+    def _convolve(self, features):
+        if not self._in_frequency_domain(features.shape[1:]):
+            return self.convolution(features)
+        kernel, bias = self.convolution.kernel, self.convolution.bias
+        return frequency_convolution(features, kernel, self.strides) + bias
+
+    def _in_frequency_domain(self, shape):
+        if self.method != "auto":
+            return self.method == "frequency"
+        return not has_accelerator() and frequency_is_cheaper(
+            shape, self.kernel_size, self.convolution.filters, self.strides
+        )
 
     def compute_output_shape(self, input_shape) -> tuple:
         """Shape (B, I, D)."""
@@ -66,4 +98,5 @@ class PrimaryCapsules(keras.layers.Layer):
             "capsule_dim": self.capsule_dim,
             "kernel_size": self.kernel_size,
             "strides": self.strides,
+            "method": self.method,
         }

@@ -1,0 +1,12 @@
+"""What the models run on."""
+
+import keras
+
+
+def has_accelerator() -> bool:
+    """Whether a GPU or TPU does the work, under any backend."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    return any(not name.lower().startswith("cpu") for name in keras.distribution.list_devices())

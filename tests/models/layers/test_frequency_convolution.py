@@ -1,0 +1,87 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models import device
+from models.layers import PrimaryCapsules
+from models.layers.frequency_convolution import frequency_convolution, frequency_is_cheaper
+
+# Height, width, channels, kernel, strides: even and odd sizes, an RGB image, every remainder.
+SHAPES = [
+    (20, 20, 8, 9, 2),
+    (20, 17, 3, 9, 2),
+    (21, 20, 3, 4, 2),
+    (9, 9, 2, 9, 1),
+    (9, 9, 2, 9, 2),
+    (13, 10, 3, 5, 3),
+    (12, 14, 5, 3, 1),
+    (24, 24, 4, 9, 2),
+    (11, 11, 2, 2, 3),
+    (6, 5, 1, 1, 1),
+]
+
+
+def relative_error(value, expected):
+    return np.abs(np.asarray(value) - np.asarray(expected)).max() / np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("height", "width", "channels", "size", "strides"), SHAPES)
+def test_output_and_gradients_equal_the_direct_convolution(height, width, channels, size, strides):
+    generator = np.random.default_rng(0)
+    images = tf.constant(generator.normal(size=(3, height, width, channels)), "float32")
+    kernel = tf.constant(generator.normal(size=(size, size, channels, 6)), "float32")
+
+    def run(convolve):
+        with tf.GradientTape() as tape:
+            tape.watch([images, kernel])
+            output = convolve(images, kernel)
+        # A given gradient from above: a function's own would differ by the output's rounding.
+        above = np.random.default_rng(1).normal(size=output.shape).astype("float32")
+        return output, *tape.gradient(output, [images, kernel], above)
+
+    found = run(lambda x, k: frequency_convolution(x, k, strides))
+    expected = run(lambda x, k: keras.ops.conv(x, k, strides, "valid"))
+    for value, exact in zip(found, expected, strict=True):
+        assert value.shape == exact.shape
+        # The gradient of what the kernel never reaches is zero, and stays so.
+        assert relative_error(value, exact.numpy()) < 1e-5
+
+
+def test_a_model_trained_with_one_method_loads_with_the_other():
+    features = np.random.default_rng(0).random((2, 20, 20, 16)).astype("float32")
+    layers = {method: PrimaryCapsules(4, 4, method=method) for method in ("direct", "frequency")}
+    outputs = {method: layer(features) for method, layer in layers.items()}
+    direct, frequency = layers["direct"], layers["frequency"]
+    assert [w.path.split("/")[-2:] for w in direct.weights] == [
+        w.path.split("/")[-2:] for w in frequency.weights
+    ]
+    frequency.set_weights(direct.get_weights())
+    assert relative_error(frequency(features), outputs["direct"]) < 1e-5
+
+
+@pytest.mark.parametrize(("accelerator", "expected"), [(True, "direct"), (False, "frequency")])
+def test_auto_takes_the_frequency_domain_on_a_cpu_alone(accelerator, expected, monkeypatch):
+    monkeypatch.setattr("models.layers.primary_capsules.has_accelerator", lambda: accelerator)
+    features = np.random.default_rng(0).random((1, 20, 20, 64)).astype("float32")
+    auto = PrimaryCapsules(8, 8)
+    auto(features)
+    chosen = PrimaryCapsules(8, 8, method=expected)
+    chosen(features)
+    chosen.set_weights(auto.get_weights())
+    np.testing.assert_array_equal(auto(features), chosen(features))
+
+
+def test_this_machine_is_told_right():
+    assert device.has_accelerator() == bool(tf.config.list_physical_devices("GPU"))
+
+
+def test_the_cheaper_method():
+    assert frequency_is_cheaper((20, 20, 256), 9, 256, 2)
+    assert not frequency_is_cheaper((20, 20, 256), 1, 256, 1)
+    assert not frequency_is_cheaper((9, 9, 256), 9, 256, 2)
+
+
+def test_unknown_methods_are_refused():
+    with pytest.raises(ValueError, match="auto, direct or frequency"):
+        PrimaryCapsules(method="fft")
