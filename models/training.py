@@ -1,5 +1,6 @@
 """What every training needs: seeded batches, a backup that survives a kill, a stop at NaN."""
 
+import io
 import json
 import math
 import os
@@ -132,7 +133,7 @@ class Backup(keras.callbacks.Callback):
         UserError: when the loss becomes NaN or infinite; the last good weights are kept.
     """
 
-    _WEIGHTS = "state.weights.h5"
+    _STATE = "state.npz"  # not HDF5, which crashes the process when the disk is full
 
     def __init__(self, folder: str | None):
         super().__init__()
@@ -146,7 +147,9 @@ class Backup(keras.callbacks.Callback):
             return 0
         epoch, folder = states[-1]
         model.optimizer.build(model.trainable_variables)
-        model.load_weights(folder / self._WEIGHTS)
+        with np.load(folder / self._STATE) as values:
+            for variable, name in zip(_variables(model), values.files, strict=True):
+                variable.assign(values[name])
         self.history = json.loads((folder / "history.json").read_text())
         return epoch
 
@@ -164,7 +167,10 @@ class Backup(keras.callbacks.Callback):
         incomplete = self.folder / "incomplete"  # perhaps left by a kill
         shutil.rmtree(incomplete, ignore_errors=True)
         incomplete.mkdir(parents=True)
-        self.model.save_weights(incomplete / self._WEIGHTS)
+        values = (keras.ops.convert_to_numpy(variable) for variable in _variables(self.model))
+        state = io.BytesIO()
+        np.savez(state, *values)
+        (incomplete / self._STATE).write_bytes(state.getbuffer())
         (incomplete / "history.json").write_text(json.dumps(self.history))
         previous = self._states()
         os.replace(incomplete, self.folder / f"epoch-{epoch + 1:05d}")
@@ -191,3 +197,7 @@ class Backup(keras.callbacks.Callback):
             (re.fullmatch(r"epoch-(\d+)", path.name), path) for path in self.folder.glob("epoch-*")
         ]
         return sorted((int(match[1]), path) for match, path in matches if match)
+
+
+def _variables(model):
+    return [*model.variables, *model.optimizer.variables]

@@ -45,13 +45,16 @@ def run(config: PipelineConfig) -> tuple[results.Results, float]:
             f"  log: {log}",
             flush=True,
         )
-        with console.noise_to(str(log)):
-            try:
-                _run(config)
-                outcome = results.read(config.output_dir)
-            except Exception as error:
-                logging.exception("The run failed.")
-                raise _explained(error, output, log) from error
+        try:
+            with console.noise_to(str(log)):
+                try:
+                    _run(config)
+                    outcome = results.read(config.output_dir)
+                except Exception:
+                    logging.exception("The run failed.")
+                    raise
+        except Exception as error:  # that of a log that can't be written included
+            raise _explained(error, output, log) from error
         return outcome, time.monotonic() - started
 
 
@@ -70,10 +73,21 @@ def _explained(error: Exception, output: Path, log: Path) -> Exception:
     message = re.sub(r" \[while running .*", "", str(error), flags=re.DOTALL)
     if isinstance(error, UserError):
         return UserError(message)
-    full = getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in message
-    if full:
+    if _disk_is_full(error):
         return UserError(
             f"The disk is full while writing to {output}: free some space or choose another "
             "--output; the same command goes on where this one stopped."
         )
     return RunFailed(f"The run failed: {type(error).__name__}: {message.strip()}. See {log}")
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether this is why it failed; TFX, too, fails when it records the failure on a full disk."""
+    if error is None:
+        return False
+    return (
+        getattr(error, "errno", None) == errno.ENOSPC
+        or os.strerror(errno.ENOSPC) in str(error)
+        or "database or disk is full" in str(error)  # SQLite's words
+        or _disk_is_full(error.__cause__ or error.__context__)
+    )

@@ -108,12 +108,24 @@ def test_divergence_stops_the_run_and_says_so(tmp_path):
 def test_a_full_disk(monkeypatch, tmp_path):
     import errno
 
-    from components.report import page
+    from ml_metadata.errors import InternalError
+    from tfx.orchestration.portable import execution_publish_utils
 
-    def full(*arguments):
+    from components import serving
+
+    def full(*arguments, **settings):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(page, "write", full)
-    result = capsad("run", "digits", "--epochs", "1", "--min-auroc", "0", "--output", "out")
+    def full_database(*arguments, **settings):  # TFX fails again when it records the failure
+        raise InternalError("Error when executing query: database or disk is full")
+
+    run_digits = ("run", "digits", "--epochs", "1", "--min-auroc", "0", "--output", "out")
+    with monkeypatch.context() as patched:
+        patched.setattr(serving, "export", full)
+        patched.setattr(execution_publish_utils, "publish_failed_execution", full_database)
+        result = capsad(*run_digits)
     assert result.exit_code == 2
     assert "The disk is full while writing to" in result.output
+    result = capsad(*run_digits)
+    assert result.exit_code == 0
+    assert "Epoch 1/1" not in result.output  # it goes on after the training
