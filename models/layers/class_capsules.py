@@ -6,13 +6,18 @@ from keras import ops
 from models.layers.squash import squash
 
 
-def dynamic_routing(predictions: keras.KerasTensor, iterations: int) -> keras.KerasTensor:
+def dynamic_routing(
+    capsules: keras.KerasTensor, matrices: keras.KerasTensor, iterations: int
+) -> keras.KerasTensor:
     """Routing by agreement.
 
+    The prediction vectors `u_hat = u W`, of which there are I * J an image, are never formed: by
+    linearity `s = sum_i (c u) W` and the agreement `u_hat . v = u . (v W^T)`. Both are sums over
+    the few components of `u`, each a matrix product over the many capsules.
+
     Args:
-        predictions: prediction vectors `u_hat`, float, shape (I, B, J, E): input capsules, batch,
-            output capsules, output dimension. The input capsules lead, for that is how the
-            batched product that makes the predictions leaves them.
+        capsules: input capsules `u`, float, shape (B, I, D).
+        matrices: transformation matrices `W`, float, shape (I, D, J, E).
         iterations: routing iterations, at least 1.
 
     Returns:
@@ -21,16 +26,34 @@ def dynamic_routing(predictions: keras.KerasTensor, iterations: int) -> keras.Ke
     Reference:
         Sabour, Frosst, Hinton 2017, arXiv 1710.09829, procedure 1.
     """
-    # The logits b start at 0, so the first coupling is uniform: s is the mean over the classes.
-    capsules = squash(ops.sum(predictions, axis=0) / predictions.shape[2])
-    logits = 0.0
+    # D times B, I; D times J, I, E; D times J, E, I
+    components = ops.unstack(ops.transpose(capsules, (2, 0, 1)), matrices.shape[1])
+    forward = ops.unstack(ops.transpose(matrices, (1, 2, 0, 3)), matrices.shape[1])
+    backward = ops.unstack(ops.transpose(matrices, (1, 2, 3, 0)), matrices.shape[1])
+
+    def predict(weighted):
+        # J, B, E
+        return squash(sum(map(ops.matmul, weighted, forward)))
+
+    # The logits start at 0, so the first coupling is uniform.
+    output = predict([component / matrices.shape[2] for component in components])
+    seen = 0.0
     for _ in range(iterations - 1):
-        # I, B, J
-        logits = logits + ops.sum(predictions * capsules, axis=-1)
-        coupling = ops.softmax(logits, axis=-1)
-        # B, J, E
-        capsules = squash(ops.sum(coupling[..., None] * predictions, axis=0))
-    return capsules
+        seen = seen + output
+        # J, B, I: the agreements with all outputs so far
+        logits = sum(
+            ops.matmul(seen, matrix) * component
+            for component, matrix in zip(components, backward, strict=True)
+        )
+        coupling = _softmax(logits)
+        output = predict([coupling * component for component in components])
+    return ops.transpose(output, (1, 0, 2))
+
+
+def _softmax(logits):
+    """Over the leading axis, where Keras's own would transpose twice."""
+    powers = ops.exp(logits - ops.stop_gradient(ops.max(logits, axis=0)))
+    return powers / ops.sum(powers, axis=0)
 
 
 @keras.saving.register_keras_serializable("capsad")
@@ -79,14 +102,7 @@ class ClassCapsules(keras.layers.Layer):
 
     def call(self, capsules) -> keras.KerasTensor:
         """Predicts every output capsule from every input capsule, then routes."""
-        count, dim, classes, out = self.kernel.shape
-        # I, B, D @ I, D, J * E -> I, B, J * E
-        predictions = ops.matmul(
-            ops.transpose(capsules, (1, 0, 2)), ops.reshape(self.kernel, (count, dim, -1))
-        )
-        # I, B, J, E
-        predictions = ops.reshape(predictions, (count, -1, classes, out))
-        return dynamic_routing(predictions, self.routing_iterations)
+        return dynamic_routing(capsules, self.kernel, self.routing_iterations)
 
     def compute_output_shape(self, input_shape) -> tuple:
         """Shape (B, J, E)."""

@@ -7,8 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-# The kernel is transformed once a batch: images among which that is shared, for the comparison.
-_BATCH = 100
+_REAL_POINTS = np.array([0, np.inf, 0.58, -0.58, 1 / 0.58, -1 / 0.58])
 
 
 def frequency_convolution(
@@ -64,10 +63,10 @@ def frequency_convolution(
     return ops.transpose(output, (2, 0, 1, 3))
 
 
-def frequency_is_cheaper(
+def multiply_adds(
     image_shape: tuple[int, int, int], kernel_size: int, filters: int, strides: int
-) -> bool:
-    """Whether it takes fewer multiply-adds than the direct sum, the kernel's transform included.
+) -> tuple[float, float]:
+    """Multiply-adds an image in batches of 100: of the direct sum and of this way.
 
     Args:
         image_shape: height, width and channels of the image.
@@ -76,26 +75,28 @@ def frequency_is_cheaper(
         strides: stride in both directions.
     """
     height, width, channels = image_shape
-    out = [1 + (extent - kernel_size) // strides for extent in (height, width)]
+    out = tuple(1 + (extent - kernel_size) // strides for extent in (height, width))
     taps = math.ceil(kernel_size / strides)
-    positions = math.prod(extent + taps - 1 for extent in out)
+    rows, columns = (extent + taps - 1 for extent in out)
     depth = strides * strides * channels
-    products = 1.5 * positions
-    direct = math.prod(out) * kernel_size**2 * channels * filters
-    frequency = products * (
-        depth * filters
-        + positions * depth
-        + math.prod(out) * filters
-        + taps * taps * depth * filters / _BATCH
+    from_image, from_kernel, to_output = _matrices((rows, columns), taps, out)
+    return (
+        math.prod(out) * kernel_size**2 * channels * filters,
+        from_image.size * depth
+        + len(from_image) * depth * filters
+        + to_output.size * filters
+        + from_kernel.size * depth * filters / 100,
     )
-    return frequency < direct
 
 
 def _fit(images, height, width):
     """Crops what the kernel never reaches and pads what only its zeros reach."""
-    images = images[:, :height, :width, :]
     _, rows, columns, _ = images.shape
-    return ops.pad(images, ((0, 0), (0, height - rows), (0, width - columns), (0, 0)))
+    if (rows, columns) == (height, width):
+        return images
+    images = images[:, :height, :width, :]
+    missing = (0, max(0, height - rows)), (0, max(0, width - columns))
+    return ops.pad(images, ((0, 0), *missing, (0, 0)))
 
 
 @functools.cache
@@ -104,33 +105,43 @@ def _matrices(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A (P, rows * columns), B (P, taps * taps) and C (out * out, P), float32.
 
-    In the frequency domain a correlation is `Y = X conj(K)`, and a real `y` is the real part of
-    the sum of `Y e^(+i...)` over one of each pair of conjugate frequencies, weighted twice. Of a
-    real frequency one product is needed, of a complex one Gauss's three:
-    `(a + bi)(c + di) = (p1 - p3) + (p1 + p2) i` with
+    Where the points are complex they come in conjugate pairs, of which one is needed, and a
+    complex product takes three real ones: `(a + bi)(c + di) = (p1 - p3) + (p1 + p2) i` with
     `p1 = c (a + b)`, `p2 = a (d - c)`, `p3 = b (c + d)`.
     """
-    rows, columns = shape
-    row, column = np.divmod(np.arange(rows * columns), columns)
-    # frequency, position
-    angles = 2 * np.pi * (np.outer(row, row) / rows + np.outer(column, column) / columns)
-    conjugate = (-row % rows) * columns + -column % columns
-    first = np.arange(rows * columns) <= conjugate
-    real = conjugate == np.arange(rows * columns)
-    pairs = first & ~real
+    (row_points, row_conjugates), (column_points, column_conjugates) = map(_points, shape)
+    image = np.kron(*(np.linalg.inv(_powers(p, len(p))).T for p in (row_points, column_points)))
+    kernel = np.kron(_powers(row_points, taps), _powers(column_points, taps))
+    output = np.kron(_powers(row_points, out[0]), _powers(column_points, out[1])).T
 
-    tapped = (row < taps) & (column < taps)
-    kept = (row < out[0]) & (column < out[1])
-    cos, sin = np.cos(angles), np.sin(angles)
-    # X = a + bi; conj(K) = c + di.
-    a, b = cos[pairs], -sin[pairs]
-    c, d = cos[pairs][:, tapped], sin[pairs][:, tapped]
-    weight = 2 / (rows * columns)
-    # Real part of Y (cos + i sin): p1 (cos - sin) - p2 sin - p3 cos.
-    cos_out, sin_out = weight * cos[pairs][:, kept].T, weight * sin[pairs][:, kept].T
-    real_out = cos[real][:, kept].T / (rows * columns)
+    index = np.arange(len(image))
+    conjugates = (row_conjugates[:, None] * len(column_points) + column_conjugates).ravel()
+    real, pairs = index == conjugates, index < conjugates
+    a, b = image[pairs].real, image[pairs].imag
+    c, d = kernel[pairs].real, kernel[pairs].imag
+    # The real part of a pair's sum: 2 Re((p + qi) Y) = p1 (p - q) - p2 q - p3 p, doubled.
+    p, q = 2 * output[:, pairs].real, 2 * output[:, pairs].imag
     return (
-        np.concatenate([cos[real], a + b, a, b]).astype("float32"),
-        np.concatenate([cos[real][:, tapped], c, d - c, c + d]).astype("float32"),
-        np.concatenate([real_out, cos_out - sin_out, -sin_out, -cos_out], axis=1).astype("float32"),
+        np.concatenate([image[real].real, a + b, a, b]).astype("float32"),
+        np.concatenate([kernel[real].real, c, d - c, c + d]).astype("float32"),
+        np.concatenate([output[:, real].real, p - q, -q, -p], axis=1).astype("float32"),
     )
+
+
+def _points(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points at which polynomials of `count` coefficients are evaluated; each one's conjugate.
+
+    Real points save products, roots of unity keep the accuracy.
+    """
+    reals = _REAL_POINTS[: 6 if count >= 9 else min(count, 2)]
+    order = np.arange(count - len(reals))
+    roots = np.exp(2j * np.pi * order / max(1, len(order)))
+    conjugates = [*range(len(reals)), *(len(reals) + -order % max(1, len(order)))]
+    return np.concatenate([reals, roots]), np.array(conjugates)
+
+
+def _powers(points, count):
+    """The powers 0 to count - 1 of each point, a row each; of infinity the highest alone."""
+    infinite = np.isinf(points)[:, None]
+    highest = np.arange(count) == count - 1
+    return np.where(infinite, highest, np.where(infinite, 0, points[:, None]) ** np.arange(count))

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from models import device
 from models.layers import PrimaryCapsules
-from models.layers.frequency_convolution import frequency_convolution, frequency_is_cheaper
+from models.layers.frequency_convolution import frequency_convolution, multiply_adds
 
 # Height, width, channels, kernel, strides: even and odd sizes, an RGB image, every remainder.
 SHAPES = [
@@ -19,6 +19,8 @@ SHAPES = [
     (24, 24, 4, 9, 2),
     (11, 11, 2, 2, 3),
     (6, 5, 1, 1, 1),
+    (32, 32, 3, 9, 2),
+    (21, 26, 4, 3, 1),
 ]
 
 
@@ -63,7 +65,7 @@ def test_a_model_trained_with_one_method_loads_with_the_other():
 @pytest.mark.parametrize(("accelerator", "expected"), [(True, "direct"), (False, "frequency")])
 def test_auto_takes_the_frequency_domain_on_a_cpu_alone(accelerator, expected, monkeypatch):
     monkeypatch.setattr("models.layers.primary_capsules.has_accelerator", lambda: accelerator)
-    features = np.random.default_rng(0).random((1, 20, 20, 64)).astype("float32")
+    features = np.random.default_rng(0).random((40, 20, 20, 64)).astype("float32")
     auto = PrimaryCapsules(8, 8)
     auto(features)
     chosen = PrimaryCapsules(8, 8, method=expected)
@@ -76,10 +78,27 @@ def test_this_machine_is_told_right():
     assert device.has_accelerator() == bool(tf.config.list_physical_devices("GPU"))
 
 
-def test_the_cheaper_method():
-    assert frequency_is_cheaper((20, 20, 256), 9, 256, 2)
-    assert not frequency_is_cheaper((20, 20, 256), 1, 256, 1)
-    assert not frequency_is_cheaper((9, 9, 256), 9, 256, 2)
+def test_multiply_adds():
+    # Sabour's primary capsules: 118 products instead of 36 * 25 (of 81 / 100 each).
+    direct, frequency = multiply_adds((20, 20, 256), 9, 256, 2)
+    assert direct == 36 * 81 * 256 * 256
+    products = 118 * 1024 * 256
+    transforms = 118 * (100 * 1024 + 36 * 256 + 25 * 1024 * 256 / 100)
+    assert frequency == products + transforms
+    direct, frequency = multiply_adds((9, 9, 256), 9, 256, 2)
+    assert frequency > direct
+
+
+def test_few_images_are_convolved_directly_and_many_in_the_frequency_domain():
+    features = np.random.default_rng(0).random((40, 20, 20, 64)).astype("float32")
+    auto = PrimaryCapsules(8, 8)
+    function = tf.function(auto, input_signature=[tf.TensorSpec((None, 20, 20, 64))])
+    for count, expected in ((1, "direct"), (40, "frequency")):
+        chosen = PrimaryCapsules(8, 8, method=expected)
+        images = features[:count]
+        auto(images), chosen(images)
+        chosen.set_weights(auto.get_weights())
+        np.testing.assert_array_equal(function(images), tf.function(chosen)(images))
 
 
 def test_unknown_methods_are_refused():

@@ -2,7 +2,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import ops
 
 from models import layers
 
@@ -43,18 +42,18 @@ def test_squash_is_the_equation(generator):
 
 @pytest.mark.parametrize("iterations", [1, 2, 3, 5])
 def test_routing_is_the_procedure(generator, iterations):
-    u_hat = generator.normal(size=(3, 10, 4, 6)).astype("float32")
-    routed = layers.dynamic_routing(ops.transpose(u_hat, (1, 0, 2, 3)), iterations)
+    capsules = generator.normal(size=(3, 10, 8)).astype("float32")
+    matrices = generator.normal(size=(10, 8, 4, 6)).astype("float32") / 3
+    u_hat = np.einsum("bid,idje->bije", capsules, matrices)  # one matrix a pair of capsules
+    routed = layers.dynamic_routing(capsules, matrices, iterations)
     np.testing.assert_allclose(routed, numpy_routing(u_hat, iterations), rtol=2e-4, atol=1e-6)
 
 
-def test_class_capsules_predict_with_one_matrix_a_pair(generator):
-    layer = layers.ClassCapsules(3, capsule_dim=5, routing_iterations=2)
-    capsules = generator.normal(size=(2, 7, 4)).astype("float32")
-    routed = layer(capsules)
-    kernel = np.asarray(layer.kernel)  # I, D, J, E
-    u_hat = np.einsum("bid,idje->bije", capsules, kernel)
-    np.testing.assert_allclose(routed, numpy_routing(u_hat, 2), rtol=1e-4, atol=1e-6)
+def test_routing_stays_finite_when_capsules_agree_strongly():
+    capsules, matrices = np.full((2, 10, 8), 9, "float32"), np.full((10, 8, 4, 6), 9, "float32")
+    matrices[:, :, 1] = 90
+    lengths = layers.vector_length(layers.dynamic_routing(capsules, matrices, 3))
+    np.testing.assert_allclose(lengths, [[0, 1, 0, 0]] * 2, atol=1e-3)  # the winner takes all
 
 
 def test_routing_iterations_must_be_positive():
