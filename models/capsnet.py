@@ -26,6 +26,8 @@ class CapsNet(keras.Model):
         class_dim: dimension E of the class capsules.
         routing_iterations: iterations of routing by agreement.
         decoder_units: widths of the decoder's hidden layers (ReLU).
+        precision: dtype policy of the two convolutions, where the arithmetic is: `float32` or
+            `mixed_bfloat16`. Everything else is float32, the weights included.
 
     Call arguments:
         images: float tensor in [0, 1], shape (B, H, W, K).
@@ -59,21 +61,23 @@ class CapsNet(keras.Model):
         class_dim=16,
         routing_iterations=3,
         decoder_units=(512, 1024),
+        precision="float32",
         **kwargs,
     ):
         input_shape = tuple(input_shape)
         check_image_size(input_shape[:2], kernel_size, primary_kernel_size)
         images = keras.Input(input_shape, name="images")
         # B, H', W', filters
-        features = layers.Conv2D(filters, kernel_size, activation="relu", name="convolution")(
-            images
-        )
+        features = layers.Conv2D(
+            filters, kernel_size, activation="relu", dtype=precision, name="convolution"
+        )(images)
         # B, I, D
         primary = PrimaryCapsules(
             primary_types,
             primary_dim,
             primary_kernel_size,
             primary_strides,
+            dtype=precision,
             name="primary_capsules",
         )(features)
         # B, C, E
@@ -102,6 +106,7 @@ class CapsNet(keras.Model):
             "class_dim": class_dim,
             "routing_iterations": routing_iterations,
             "decoder_units": tuple(decoder_units),
+            "precision": precision,
         }
 
     def training_model(self) -> keras.Model:

@@ -6,7 +6,6 @@ and `is_anomaly`, shape (N,), bool or 0/1, where anomalies are the positive clas
 
 import numpy as np
 from scipy.stats import rankdata
-from sklearn import metrics
 
 
 def auroc(anomalousness: np.ndarray, is_anomaly: np.ndarray) -> float:
@@ -32,7 +31,9 @@ def aupr(anomalousness: np.ndarray, is_anomaly: np.ndarray) -> float:
         ValueError: as `auroc`.
     """
     anomalousness, is_anomaly = _checked(anomalousness, is_anomaly)
-    return float(metrics.average_precision_score(is_anomaly, anomalousness))
+    from sklearn.metrics import average_precision_score  # here, for auroc does without
+
+    return float(average_precision_score(is_anomaly, anomalousness))
 
 
 def fpr_at_tpr(anomalousness: np.ndarray, is_anomaly: np.ndarray, tpr: float = 0.95) -> float:
@@ -51,6 +52,8 @@ def roc_curve(anomalousness: np.ndarray, is_anomaly: np.ndarray) -> tuple[np.nda
     Raises:
         ValueError: as `auroc`.
     """
+    from sklearn import metrics
+
     anomalousness, is_anomaly = _checked(anomalousness, is_anomaly)
     false_positive_rate, true_positive_rate, _ = metrics.roc_curve(is_anomaly, anomalousness)
     return false_positive_rate, true_positive_rate

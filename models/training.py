@@ -22,6 +22,33 @@ def use_xla() -> bool:
     return backend == "jax" or (backend == "tensorflow" and has_accelerator())
 
 
+def learning_rates(
+    schedule: str, highest: float, steps: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """A learning rate for each of `steps` training steps.
+
+    Args:
+        schedule: `linear`: from `highest` to zero; `one_cycle`: up to `highest` within the first
+            fifth, then down to zero along a cosine.
+        highest: the largest learning rate.
+        steps: of the whole training.
+
+    Raises:
+        UserError: if there is no such schedule.
+
+    Reference:
+        Smith, Topin 2017, Super-convergence, arXiv 1708.07120, on one cycle.
+    """
+    if schedule == "linear":
+        return keras.optimizers.schedules.PolynomialDecay(highest, steps, 0.0)
+    if schedule == "one_cycle":
+        rising = max(1, round(steps / 5))
+        return keras.optimizers.schedules.CosineDecay(
+            highest / 10, max(1, steps - rising), warmup_target=highest, warmup_steps=rising
+        )
+    raise UserError(f"schedule must be auto, linear or one_cycle, not '{schedule}'.")
+
+
 def random_crops(
     images: np.ndarray, crop_size: tuple[int, int], shift: int, generator: np.random.Generator
 ) -> np.ndarray:

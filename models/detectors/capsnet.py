@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from models.detectors.base import Detector, setting
+from models.detectors.base import setting
+from models.detectors.network import NetworkDetector
+from models.errors import UserError
 
 if TYPE_CHECKING:
     import keras
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class CapsNetDetector(Detector):
+class CapsNetDetector(NetworkDetector):
     """Scores by the longest class capsule (`pp`) and by the reconstruction error (`re`).
 
     Reference:
@@ -29,9 +31,11 @@ class CapsNetDetector(Detector):
     scores: ClassVar[tuple[str, ...]] = ("pp", "re")
     calibrated_score: ClassVar[str] = "pp"
 
-    epochs: int = setting(20, "Passes over the training images.")
-    batch_size: int = setting(100, "Images a training step.")
-    learning_rate: float = setting(0.001, "Adam's, falling linearly to zero.")
+    precision: str = setting(
+        "float32",
+        "Of the convolutions in training: float32, or mixed_bfloat16 for GPUs and TPUs; routing "
+        "and losses are float32.",
+    )
     reconstruction_weight: float = setting(
         0.0005, "Weight of the sum of squared reconstruction errors beside the margin loss."
     )
@@ -63,24 +67,14 @@ class CapsNetDetector(Detector):
         import keras
 
         from models.losses import MarginLoss, SumOfSquares
-        from models.training import Backup, Batches, use_xla
 
         image_size = images.shape[1:3]
         crop_size = tuple(self.crop_size or image_size)
         num_classes = int(labels.max()) + 1
-        network = self.network((*crop_size, images.shape[-1]), num_classes)
-
-        model = network.training_model()
-        steps = -(-len(images) // self.batch_size) * self.epochs
-        model.compile(
-            keras.optimizers.Adam(
-                keras.optimizers.schedules.PolynomialDecay(self.learning_rate, steps, 0.0)
-            ),
-            loss={"lengths": MarginLoss(), "reconstruction": SumOfSquares()},
-            loss_weights={"lengths": 1.0, "reconstruction": self.reconstruction_weight},
-            metrics={"lengths": [keras.metrics.CategoricalAccuracy(name="accuracy")]},
-            jit_compile=use_xla(),
-        )
+        if self.precision not in ("float32", "mixed_bfloat16"):
+            raise UserError(f"precision must be float32 or mixed_bfloat16, not '{self.precision}'.")
+        input_shape = (*crop_size, images.shape[-1])
+        network = self.network(input_shape, num_classes, self.precision)
 
         def to_batch(images, labels):
             target = np.eye(num_classes, dtype="float32")[labels]
@@ -89,31 +83,26 @@ class CapsNetDetector(Detector):
                 {"lengths": target, "reconstruction": images},
             )
 
-        backup = Backup(self.backup_dir)
-        first_epoch = backup.restore(model)
-        model.fit(
-            Batches(
-                images,
-                labels,
-                self.batch_size,
-                crop_size,
-                to_batch,
-                seed=self.seed,
-                shift=self.shift,
-                first_epoch=first_epoch,
-            ),
-            validation_data=validation
-            and Batches(*validation, self.batch_size, crop_size, to_batch),
-            epochs=self.epochs,
-            initial_epoch=first_epoch,
-            callbacks=[*callbacks, backup],
-            shuffle=False,
-            verbose=self.verbose,
+        self.fit_network(
+            network.training_model(),
+            to_batch,
+            images,
+            labels,
+            validation,
+            callbacks,
+            crop_size=crop_size,
+            shift=self.shift,
+            loss={"lengths": MarginLoss(), "reconstruction": SumOfSquares()},
+            loss_weights={"lengths": 1.0, "reconstruction": self.reconstruction_weight},
+            metrics={"lengths": [keras.metrics.CategoricalAccuracy(name="accuracy")]},
         )
-        self.history = backup.history
-        return capsnet_scorer(network, image_size)
+        scoring = self.network(input_shape, num_classes)
+        scoring.set_weights(network.get_weights())
+        return capsnet_scorer(scoring, image_size)
 
-    def network(self, input_shape: tuple[int, int, int], num_classes: int) -> CapsNet:
+    def network(
+        self, input_shape: tuple[int, int, int], num_classes: int, precision: str = "float32"
+    ) -> CapsNet:
         """The untrained network for images of `input_shape` (H, W, K)."""
         from models.capsnet import CapsNet
 
@@ -129,6 +118,7 @@ class CapsNetDetector(Detector):
             class_dim=self.class_dim,
             routing_iterations=self.routing_iterations,
             decoder_units=self.decoder_units,
+            precision=precision,
         )
 
 

@@ -31,7 +31,8 @@ class PrimaryCapsules(keras.layers.Layer):
         features: float tensor, shape (B, H, W, C).
 
     Returns:
-        Float tensor, shape (B, H' * W' * capsule_types, capsule_dim), lengths in [0, 1].
+        float32 tensor whatever the dtype policy, which is that of the convolution; shape
+        (B, H' * W' * capsule_types, capsule_dim), lengths in [0, 1].
 
     Example:
         >>> PrimaryCapsules()(keras.ops.zeros((2, 20, 20, 256))).shape
@@ -59,7 +60,11 @@ class PrimaryCapsules(keras.layers.Layer):
         self.strides = strides
         self.method = method
         self.convolution = keras.layers.Conv2D(
-            capsule_types * capsule_dim, kernel_size, strides, name="convolution"
+            capsule_types * capsule_dim,
+            kernel_size,
+            strides,
+            dtype=self.dtype_policy,
+            name="convolution",
         )
 
     def build(self, input_shape) -> None:
@@ -69,7 +74,7 @@ class PrimaryCapsules(keras.layers.Layer):
     def call(self, features, training=False) -> keras.KerasTensor:
         """Convolves, groups channels into capsules, squashes."""
         # B, H', W', types * dim
-        capsules = self._convolve(features, training)
+        capsules = ops.cast(self._convolve(features, training), "float32")
         # B, I, D
         _, height, width, channels = capsules.shape
         count = height * width * channels // self.capsule_dim

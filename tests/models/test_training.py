@@ -3,7 +3,7 @@ import pytest
 
 from models import detectors
 from models.errors import UserError
-from models.training import Batches, centre_crops, random_crops
+from models.training import Batches, centre_crops, learning_rates, random_crops
 
 
 def identity(images, labels):
@@ -66,6 +66,40 @@ def test_crops_are_parts_of_the_image():
         row, column = divmod(corner, 8)
         np.testing.assert_array_equal(crop, images[0, row : row + 3, column : column + 5])
     np.testing.assert_array_equal(centre_crops(images, (4, 2)), images[:, 2:6, 3:5])
+
+
+def test_learning_rates():
+    linear = [float(learning_rates("linear", 0.1, 10)(step)) for step in range(11)]
+    np.testing.assert_allclose(linear, np.linspace(0.1, 0, 11), atol=1e-7)
+    one_cycle = [float(learning_rates("one_cycle", 0.1, 10)(step)) for step in range(11)]
+    assert np.argmax(one_cycle) == 2
+    assert max(one_cycle) == pytest.approx(0.1)
+    assert one_cycle[0] == pytest.approx(0.01)
+    assert (np.diff(one_cycle[2:]) < 0).all()
+    assert one_cycle[-1] == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"schedule": "linaer"}, {"precision": "float16"}, {"precision": 3}]
+)
+def test_unknown_schedules_and_precisions_are_refused(settings, toys, tiny):
+    with pytest.raises(UserError, match="must be"):
+        fit(toys, tiny, **settings)
+
+
+def test_mixed_precision_trains_float32_weights_and_scores_in_float32(toys, tiny):
+    _, expected = fit(toys, tiny)
+    detector, scores = fit(toys, tiny, precision="mixed_bfloat16")
+    assert detector.history["loss"][-1] < detector.history["loss"][0]
+    assert (scores != expected).any()
+    np.testing.assert_allclose(scores, expected, rtol=0.1)
+    network = detector.network((12, 12, 1), 3, "mixed_bfloat16")
+    assert {variable.dtype for variable in network.variables} == {"float32"}
+    outputs = network(np.zeros((2, 12, 12, 1), "float32"))
+    assert {str(output.dtype) for output in outputs.values()} == {"<dtype: 'float32'>"}
+    assert network.encoder.get_layer("convolution").compute_dtype == "bfloat16"
+    assert network.encoder.get_layer("primary_capsules").convolution.compute_dtype == "bfloat16"
+    assert network.encoder.get_layer("class_capsules").compute_dtype == "float32"
 
 
 class Killed(BaseException):

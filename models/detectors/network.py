@@ -1,0 +1,98 @@
+"""What detectors share that train a network by gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.detectors.base import Detector, setting
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(kw_only=True)
+class NetworkDetector(Detector):
+    """Adds epochs, batches and a learning rate, and the training itself."""
+
+    epochs: int = setting(20, "Passes over the training images.")
+    batch_size: int = setting(100, "Images a training step.")
+    learning_rate: float = setting(0.001, "Adam's highest.")
+    schedule: str = setting(
+        "auto",
+        "Learning rate: linear (falls to zero), one_cycle (rises, then falls), or auto: one_cycle "
+        "below 20 epochs.",
+    )
+
+    def fit_network(
+        self,
+        model: keras.Model,
+        to_batch: Callable,
+        images: np.ndarray,
+        labels: np.ndarray,
+        validation: tuple[np.ndarray, np.ndarray] | None,
+        callbacks: tuple[keras.callbacks.Callback, ...],
+        *,
+        crop_size: tuple[int, int] | None = None,
+        shift: int = 0,
+        weight_decay: float | None = None,
+        **compiled,
+    ) -> None:
+        """Compiles with Adam and trains; goes on after the last whole epoch of a killed training.
+
+        Args:
+            model: to be trained.
+            to_batch: from images, float32 (B, H, W, K) in [0, 1], and labels (B,) to `(x, y)`.
+            images: uint8 array, shape (N, H, W, K).
+            labels: int array, shape (N,).
+            validation: images and labels of the same kind.
+            callbacks: of Keras.
+            crop_size: height and width of what the network sees; `None`: all.
+            shift: pixels by which images are shifted at random.
+            weight_decay: Adam's, decoupled.
+            **compiled: losses and metrics, for `compile`.
+
+        Raises:
+            UserError: if training diverges.
+        """
+        import keras
+
+        from models.training import Backup, Batches, learning_rates, use_xla
+
+        crop_size = crop_size or images.shape[1:3]
+        schedule = self.schedule
+        if schedule == "auto":
+            schedule = "one_cycle" if self.epochs < 20 else "linear"
+        steps = -(-len(images) // self.batch_size) * self.epochs
+        model.compile(
+            keras.optimizers.Adam(
+                learning_rates(schedule, self.learning_rate, steps), weight_decay=weight_decay
+            ),
+            jit_compile=use_xla(),
+            **compiled,
+        )
+        backup = Backup(self.backup_dir)
+        first_epoch = backup.restore(model)
+        model.fit(
+            Batches(
+                images,
+                labels,
+                self.batch_size,
+                crop_size,
+                to_batch,
+                seed=self.seed,
+                shift=shift,
+                first_epoch=first_epoch,
+            ),
+            validation_data=validation
+            and Batches(*validation, self.batch_size, crop_size, to_batch),
+            epochs=self.epochs,
+            initial_epoch=first_epoch,
+            callbacks=[*callbacks, backup],
+            shuffle=False,
+            verbose=self.verbose,
+        )
+        self.history = backup.history
