@@ -75,7 +75,7 @@ def main() -> None:
         jobs = [{"anomaly": "9", "epochs": 1, "settings": settings} for settings in CANDIDATES]
     else:
         jobs = [
-            {"anomaly": anomaly, "epochs": epochs, "settings": DEFAULT}
+            {"anomaly": anomaly, "epochs": epochs, "settings": {}}
             for epochs in (1, 2, 4)
             for anomaly in ("2", "9")
         ]

@@ -68,3 +68,42 @@ class SumOfSquares(keras.losses.Loss):
     def call(self, y_true, y_pred) -> keras.KerasTensor:
         """Loss an image, shape (B,)."""
         return ops.sum(ops.square(y_true - y_pred), axis=(1, 2, 3))
+
+
+@keras.saving.register_keras_serializable("capsad")
+class PixelCrossentropy(keras.losses.Loss):
+    """Sum over the pixels of the binary cross-entropy: minus a Bernoulli log-likelihood, in nats.
+
+    Call arguments:
+        y_true: float tensor in [0, 1], shape (B, H, W, C).
+        y_pred: likewise; kept 1e-6 away from 0 and 1.
+
+    Reference:
+        Kingma, Welling 2014, arXiv 1312.6114, appendix C.1.
+    """
+
+    def __init__(self, name="pixel_crossentropy", **kwargs):
+        super().__init__(name=name, **kwargs)
+
+    def call(self, y_true, y_pred) -> keras.KerasTensor:
+        """Loss an image, shape (B,)."""
+        y_pred = ops.clip(y_pred, 1e-6, 1 - 1e-6)
+        likelihood = y_true * ops.log(y_pred) + (1 - y_true) * ops.log(1 - y_pred)
+        return -ops.sum(likelihood, axis=(1, 2, 3))
+
+
+@keras.saving.register_keras_serializable("capsad")
+class Value(keras.losses.Loss):
+    """The output itself, for a network that computes its loss; `y_true` is ignored.
+
+    Call arguments:
+        y_true: anything.
+        y_pred: float tensor, shape (B,).
+    """
+
+    def __init__(self, name="value", **kwargs):
+        super().__init__(name=name, **kwargs)
+
+    def call(self, y_true, y_pred) -> keras.KerasTensor:
+        """Loss an image, shape (B,)."""
+        return y_pred

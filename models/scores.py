@@ -38,6 +38,21 @@ def prediction_probability(lengths: keras.KerasTensor) -> keras.KerasTensor:
     return ops.max(lengths, axis=-1)
 
 
+def maximum_softmax_probability(logits: keras.KerasTensor) -> keras.KerasTensor:
+    """`max_c softmax(logits)_c`.
+
+    Args:
+        logits: float tensor, shape (B, C).
+
+    Returns:
+        Float tensor, shape (B,), in (0, 1], higher = more normal.
+
+    Reference:
+        Hendrycks, Gimpel 2017, arXiv 1610.02136.
+    """
+    return ops.max(ops.softmax(logits, axis=-1), axis=-1)
+
+
 def reconstruction_error(
     images: keras.KerasTensor, reconstruction: keras.KerasTensor
 ) -> keras.KerasTensor:

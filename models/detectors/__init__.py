@@ -8,7 +8,14 @@ from typing import Any
 from models.detectors.base import Detector
 from models.errors import UserError
 
-_MODULES = {"capsnet": "models.detectors.capsnet:CapsNetDetector"}
+_MODULES = {
+    "capsnet": "models.detectors.capsnet:CapsNetDetector",
+    "cnn_softmax": "models.detectors.cnn_softmax:CnnSoftmaxDetector",
+    "cnn_ocsvm": "models.detectors.cnn_ocsvm:CnnOcsvmDetector",
+    "vae": "models.detectors.vae:VaeDetector",
+    "dbn": "models.detectors.dbn:DbnDetector",
+    "deep_svdd": "models.detectors.deep_svdd:DeepSvddDetector",
+}
 
 
 def names() -> tuple[str, ...]:

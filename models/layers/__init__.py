@@ -3,18 +3,24 @@
 from models.layers.capsule_length import CapsuleLength
 from models.layers.capsule_mask import CapsuleMask
 from models.layers.class_capsules import ClassCapsules, dynamic_routing
+from models.layers.class_centres import ClassCentres
 from models.layers.conformal_calibration import ConformalCalibration
 from models.layers.image_preprocessing import ImagePreprocessing, resize_images
+from models.layers.nearest_neighbours import NearestNeighbours
 from models.layers.primary_capsules import PrimaryCapsules
+from models.layers.rbf_one_class import RbfOneClass
 from models.layers.squash import squash, vector_length
 
 __all__ = [
     "CapsuleLength",
     "CapsuleMask",
     "ClassCapsules",
+    "ClassCentres",
     "ConformalCalibration",
     "ImagePreprocessing",
+    "NearestNeighbours",
     "PrimaryCapsules",
+    "RbfOneClass",
     "dynamic_routing",
     "resize_images",
     "squash",

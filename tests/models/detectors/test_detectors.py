@@ -1,12 +1,22 @@
-import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from components import serving
 from models import detectors, metrics
 from models.errors import UserError
 from models.scores import ANOMALY_SCORE, anomalousness
+from tests.conftest import TINY, toy_images
 
-SMALL = {"epochs": 6, "batch_size": 30, "learning_rate": 0.01}
+# Settings with which each learns the toy images in seconds.
+TOY = {
+    "capsnet": {"epochs": 6, "batch_size": 30, "learning_rate": 0.01, **TINY},
+    "cnn_softmax": {"epochs": 4, "batch_size": 30, "neighbours": 3},
+    "cnn_ocsvm": {"epochs": 4, "batch_size": 30},
+    "vae": {"epochs": 15, "batch_size": 30, "learning_rate": 0.003},
+    "dbn": {"epochs": 60, "batch_size": 30, "units": (60, 60)},
+    "deep_svdd": {"epochs": 10, "batch_size": 30, "learning_rate": 0.003},
+}
 
 
 @pytest.fixture(params=detectors.names())
@@ -14,40 +24,136 @@ def name(request):
     return request.param
 
 
-@pytest.fixture
-def trained(name, toys, tiny):
-    images, labels = toys(300, 4, seed=0)
+def fit(name, toys, calibrated=True, **settings):
+    images, labels = toys(400, 4, seed=0)
     normal = labels < 3
-    detector = detectors.get(name, **SMALL, **tiny)
+    detector = detectors.get(name, **{**TOY[name], **settings})
     calibration, calibration_labels = toys(200, 4, seed=1)
-    scorer = detector.fit(
-        images[normal], labels[normal], calibration=calibration[calibration_labels < 3]
-    )
-    return detector, scorer
+    calibration = calibration[calibration_labels < 3] if calibrated else None
+    return detector, detector.fit(images[normal], labels[normal], calibration=calibration)
 
 
-def test_detects_and_survives_saving(trained, toys, tmp_path):
+@pytest.fixture(scope="module")
+def fitted():
+    """Each detector, trained once."""
+    done = {}
+
+    def get(name):
+        if name not in done:
+            done[name] = fit(name, toy_images)
+        return done[name]
+
+    return get
+
+
+@pytest.fixture
+def trained(name, fitted):
+    return fitted(name)
+
+
+def arrays(outputs):
+    return {key: np.asarray(value) for key, value in outputs.items()}
+
+
+def test_detects(trained, toys):
     detector, scorer = trained
     images, labels = toys(200, 4, seed=2)
-    outputs = {key: np.asarray(value) for key, value in scorer(images).items()}
-    assert set(detector.scores) | {ANOMALY_SCORE, "class_probabilities"} <= set(outputs)
+    outputs = arrays(scorer(images))
+    assert set(detector.scores) | {ANOMALY_SCORE} <= set(outputs)
     for score in (*detector.scores, ANOMALY_SCORE):
         assert outputs[score].shape == (200,)
-    assert metrics.auroc(anomalousness(ANOMALY_SCORE, outputs[ANOMALY_SCORE]), labels == 3) > 0.9
-    probabilities = outputs["class_probabilities"]
-    np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
-    assert (probabilities.argmax(-1) == labels)[labels < 3].mean() > 0.9
+        assert outputs[score].dtype == np.float32
+    assert metrics.auroc(anomalousness(ANOMALY_SCORE, outputs[ANOMALY_SCORE]), labels == 3) >= 0.95
+    if "class_probabilities" in outputs:
+        probabilities = outputs["class_probabilities"]
+        np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
+        assert (probabilities.argmax(-1) == labels)[labels < 3].mean() > 0.9
+    if "reconstruction" in outputs:
+        assert outputs["reconstruction"].shape == images.shape
+        assert 0 <= outputs["reconstruction"].min() <= outputs["reconstruction"].max() <= 1
 
+
+def test_a_saved_model_gives_the_same_scores_in_a_fresh_process(
+    trained, toys, fresh_python, tmp_path
+):
+    _, scorer = trained
+    images, _ = toys(20, 4, seed=2)
+    expected = arrays(scorer(images))
     scorer.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
-    for key, value in loaded(images).items():
-        np.testing.assert_array_equal(value, outputs[key])
+    np.save(tmp_path / "images.npy", images)
+    code = """
+import sys, keras, numpy as np
+import models.capsnet, models.layers, models.losses, models.vae
+scorer = keras.models.load_model("model.keras", safe_mode=True)
+scores = {k: keras.ops.convert_to_numpy(v) for k, v in scorer(np.load("images.npy")).items()}
+np.savez(sys.argv[1], **scores)
+"""
+    for backend, tolerance in (("tensorflow", 1e-6), ("jax", 1e-4)):
+        fresh_python(code, f"{backend}.npz", ours=True, KERAS_BACKEND=backend)
+        found = np.load(tmp_path / f"{backend}.npz")
+        assert set(found) == set(expected)
+        for key, value in expected.items():
+            np.testing.assert_allclose(found[key], value, rtol=tolerance, atol=tolerance)
+
+
+def test_trains_under_jax(name, toys, fresh_python, tmp_path):
+    images, labels = toys(120, 3, seed=0)
+    np.savez(tmp_path / "toys.npz", images=images, labels=labels)
+    code = f"""
+import numpy as np
+from models import detectors
+toys = np.load("toys.npz")
+detector = detectors.get({name!r}, **{TOY[name] | {"epochs": 1}!r})
+scorer = detector.fit(toys["images"], toys["labels"], calibration=toys["images"][:20])
+print(all(np.isfinite(np.asarray(v)).all() for v in scorer(toys["images"][:3]).values()))
+"""
+    assert fresh_python(code, ours=True, KERAS_BACKEND="jax").split()[-1] == "True"
+
+
+def test_the_exported_model_gives_the_same_scores(trained, toys, tmp_path):
+    _, scorer = trained
+    images, _ = toys(20, 4, seed=2)
+    serving.export(scorer, images.shape[1:3], str(tmp_path))
+    served = tf.saved_model.load(str(tmp_path)).signatures["score_arrays"](images=images)
+    for key, value in arrays(scorer(images)).items():
+        np.testing.assert_allclose(served[key], value, rtol=1e-5, atol=1e-5)
+
+
+def test_one_image_scores_as_in_a_batch(trained, toys):
+    _, scorer = trained
+    images, _ = toys(20, 4, seed=2)
+    together, alone = arrays(scorer(images)), arrays(scorer(images[:1]))
+    for key, value in alone.items():
+        np.testing.assert_allclose(value, together[key][:1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_blank_images_have_finite_scores(trained, value):
+    _, scorer = trained
+    outputs = arrays(scorer(np.full((2, 12, 12, 1), value, "uint8")))
+    assert all(np.isfinite(output).all() for output in outputs.values())
 
 
 def test_any_image_size_is_scored(trained):
     _, scorer = trained
     images = np.random.default_rng(0).integers(0, 256, (2, 31, 20, 1), dtype="uint8")
     assert np.isfinite(np.asarray(scorer(images)["anomaly_score"])).all()
+
+
+def test_a_wrong_number_of_channels_is_refused(trained):
+    _, scorer = trained
+    with pytest.raises(ValueError, match="incompatible|expected shape"):
+        scorer(np.zeros((2, 12, 12, 3), "uint8"))
+
+
+def test_same_seed_same_scores_other_seed_others(name, trained, toys):
+    images, _ = toys(20, 4, seed=2)
+    score = trained[0].scores[0]
+    expected = np.asarray(trained[1](images)[score])
+    again = fit(name, toys, calibrated=False)[1]
+    np.testing.assert_array_equal(again(images)[score], expected)
+    other = fit(name, toys, calibrated=False, seed=1)[1]
+    assert (np.asarray(other(images)[score]) != expected).any()
 
 
 def test_settings_are_described(name):
@@ -83,4 +189,4 @@ def test_senseless_training_data_is_refused(name, images, labels, message):
 
 def test_too_small_images_are_refused(name):
     with pytest.raises(UserError, match="too small"):
-        detectors.get(name).check_image_size((8, 8))
+        detectors.get(name).check_image_size((4, 4))

@@ -1,0 +1,55 @@
+"""The small convolutional classifier whose features and logits several detectors score by."""
+
+import keras
+from keras import layers
+
+from models.errors import UserError
+
+
+def cnn(input_shape: tuple[int, int, int], num_classes: int, architecture: str) -> keras.Model:
+    """A classifier of images.
+
+    Args:
+        input_shape: height, width and channels (H, W, K).
+        num_classes: number of classes C.
+        architecture: `paper`: 3x3 convolutions of 32 and 64, 2x2 max-pooling, 128 dense units;
+            `modern`: three stages of two batch-normalised 3x3 convolutions of 32, 64 and 128, the
+            global average of the last as features.
+
+    Returns:
+        Model from float images (B, H, W, K) in [0, 1] to `features` (B, 128), not negative, and
+        `logits` (B, C).
+
+    Raises:
+        UserError: if there is no such architecture or the images are too small for it.
+
+    Reference:
+        arXiv 1907.06312, section 4, on `paper`.
+    """
+    check_image_size(input_shape[:2])
+    images = keras.Input(input_shape, name="images")
+    if architecture == "paper":
+        hidden = layers.Conv2D(32, 3, activation="relu")(images)
+        hidden = layers.Conv2D(64, 3, activation="relu")(hidden)
+        hidden = layers.Flatten()(layers.MaxPooling2D()(hidden))
+        features = layers.Dense(128, activation="relu")(hidden)
+    elif architecture == "modern":
+        hidden = images
+        for stage, filters in enumerate((32, 64, 128)):
+            for strides in (1 if stage == 0 else 2, 1):
+                hidden = layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)(hidden)
+                hidden = layers.ReLU()(layers.BatchNormalization()(hidden))
+        features = layers.GlobalAveragePooling2D()(hidden)
+    else:
+        raise UserError(f"architecture must be paper or modern, not '{architecture}'.")
+    logits = layers.Dense(num_classes, name="logits")(features)
+    return keras.Model(images, {"features": features, "logits": logits}, name="cnn")
+
+
+def check_image_size(image_size: tuple[int, int]) -> None:
+    """Raises a UserError if images of (height, width) leave nothing for the max-pooling."""
+    if min(image_size) < 6:
+        raise UserError(
+            f"Images of {image_size[0]}x{image_size[1]} pixels are too small for this network, "
+            "which needs at least 6x6: enlarge --image-size."
+        )

@@ -1,0 +1,102 @@
+"""A convolutional classifier with today's post-hoc scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from models.detectors.base import setting
+from models.detectors.network import NetworkDetector
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(kw_only=True)
+class CnnDetector(NetworkDetector):
+    """Trains the classifier that `cnn_softmax` and `cnn_ocsvm` score by."""
+
+    architecture: str = setting(
+        "paper", "paper (of arXiv 1907.06312) or modern (batch normalisation, global average)."
+    )
+    shift: int = setting(0, "Pixels by which training images are shifted at random.")
+
+    def check_image_size(self, image_size: tuple[int, int]) -> None:
+        """Raises a UserError if images of (height, width) are too small."""
+        from models.cnn import check_image_size
+
+        check_image_size(image_size)
+
+    def train_cnn(self, images, labels, validation, callbacks) -> keras.Model:
+        """Minimises the cross-entropy of the normal classes; gives the network of `models.cnn`."""
+        import keras
+
+        from models.cnn import cnn
+
+        network = cnn(images.shape[1:], int(labels.max()) + 1, self.architecture)
+        self.fit_network(
+            keras.Model(network.input, network.output["logits"]),
+            lambda images, labels: (images, labels),
+            images,
+            labels,
+            validation,
+            callbacks,
+            shift=self.shift,
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        )
+        return network
+
+
+@dataclass(kw_only=True)
+class CnnSoftmaxDetector(CnnDetector):
+    """Scores by softmax (`msp`), logits (`max_logit`, `energy`) and nearest neighbours (`knn`).
+
+    Reference:
+        Hendrycks, Gimpel 2017, arXiv 1610.02136 (msp); Hendrycks et al. 2022, arXiv 1911.11132
+        (max_logit); Liu et al. 2020, arXiv 2010.03759 (energy); Sun et al. 2022, arXiv 2204.06507
+        (knn).
+    """
+
+    name: ClassVar[str] = "cnn_softmax"
+    title: ClassVar[str] = "CNN with post-hoc scores"
+    reference: ClassVar[str] = (
+        "arXiv 1610.02136, arXiv 1911.11132, arXiv 2010.03759, arXiv 2204.06507"
+    )
+    scores: ClassVar[tuple[str, ...]] = ("msp", "max_logit", "energy", "knn")
+    calibrated_score: ClassVar[str] = "max_logit"
+
+    neighbours: int = setting(10, "The neighbour whose distance is the score knn.")
+    bank_size: int = setting(5000, "Training images, at most, among which neighbours are sought.")
+
+    def train(self, images, labels, validation, callbacks) -> keras.Model:
+        """Trains the classifier and stores features of training images."""
+        import keras
+
+        from models import scores
+        from models.layers import ImagePreprocessing, NearestNeighbours
+
+        network = self.train_cnn(images, labels, validation, callbacks)
+        generator = np.random.default_rng(self.seed)
+        bank = images[generator.permutation(len(images))[: self.bank_size]].astype("float32") / 255
+        bank = network.predict(bank, batch_size=self.batch_size, verbose=0)["features"]
+        nearest = NearestNeighbours(len(bank), min(self.neighbours, len(bank)), name="neighbours")
+
+        inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
+        outputs = network(ImagePreprocessing(images.shape[1:3], name="preprocessing")(inputs))
+        logits = outputs["logits"]
+        knn = nearest(outputs["features"])
+        nearest.remember(bank)
+        return keras.Model(
+            inputs,
+            {
+                "msp": scores.maximum_softmax_probability(logits),
+                "max_logit": keras.ops.max(logits, axis=-1),
+                "energy": keras.ops.logsumexp(logits, axis=-1),
+                "knn": knn,
+                "class_probabilities": keras.ops.softmax(logits, axis=-1),
+            },
+            name=self.name,
+        )

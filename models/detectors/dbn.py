@@ -1,0 +1,119 @@
+"""Deep belief network as an anomaly detector."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from models.detectors.base import Detector, setting
+from models.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(kw_only=True)
+class DbnDetector(Detector):
+    """Scores by the error of a deterministic reconstruction, up and down again (`re`).
+
+    Three restricted Boltzmann machines (scikit-learn's, persistent contrastive divergence),
+    pretrained one after the other. The labels are not used. A killed training starts again.
+
+    Reference:
+        arXiv 1907.06312, section 4; Hinton, Osindero, Teh 2006, A fast learning algorithm for
+        deep belief nets.
+    """
+
+    name: ClassVar[str] = "dbn"
+    title: ClassVar[str] = "Deep belief network"
+    reference: ClassVar[str] = "arXiv 1907.06312"
+    scores: ClassVar[tuple[str, ...]] = ("re",)
+    calibrated_score: ClassVar[str] = "re"
+
+    epochs: int = setting(20, "Passes over the training images, for each layer.")
+    batch_size: int = setting(100, "Images a training step.")
+    learning_rate: float = setting(0.05, "Of contrastive divergence.")
+    units: tuple[int, ...] = setting((500, 500, 500), "Widths of the layers.")
+
+    def train(self, images, labels, validation, callbacks) -> keras.Model:
+        """Pretrains layer by layer, then unrolls the layers into an autoencoder."""
+        import keras
+
+        from models import scores
+        from models.layers import ImagePreprocessing
+
+        shape = images.shape[1:]
+        machines = self._pretrain(images.reshape(len(images), -1))
+        inputs = keras.Input((None, None, shape[-1]), dtype="uint8", name="images")
+        scaled = ImagePreprocessing(shape[:2], name="preprocessing")(inputs)
+        hidden = keras.layers.Flatten()(scaled)
+        for machine in machines:
+            hidden = _dense(hidden, machine.components_.T, machine.intercept_hidden_)
+        for machine in reversed(machines):
+            hidden = _dense(hidden, machine.components_, machine.intercept_visible_)
+        reconstruction = keras.layers.Reshape(shape)(hidden)
+        return keras.Model(
+            inputs,
+            {
+                "re": scores.reconstruction_error(scaled, reconstruction),
+                "reconstruction": reconstruction,
+            },
+            name=self.name,
+        )
+
+    def _pretrain(self, pixels):
+        from sklearn.neural_network import BernoulliRBM
+
+        generator = np.random.default_rng(self.seed)
+        machines = []
+        visible = pixels.astype("float32") / 255
+        for index, units in enumerate(self.units):
+            machine = BernoulliRBM(
+                units,
+                learning_rate=self.learning_rate,
+                batch_size=self.batch_size,
+                random_state=np.random.RandomState(generator.integers(2**31)),
+            )
+            for epoch in range(self.epochs):
+                # Whole batches: the persistent chains have a fixed number.
+                count = max(1, len(visible) // self.batch_size)
+                order = generator.permutation(len(visible))[: count * self.batch_size]
+                for batch in np.array_split(order, count):
+                    machine.partial_fit(visible[batch])
+                error = _error(machine, visible[:1000])
+                self.history.setdefault(f"layer_{index + 1}_error", []).append(error)
+                if not math.isfinite(error):
+                    raise UserError(
+                        f"Training diverged: the error of layer {index + 1} is not finite after "
+                        f"epoch {epoch + 1}. Lower the learning rate (--set learning_rate=...)."
+                    )
+                if self.verbose:
+                    print(
+                        f"Layer {index + 1}/{len(self.units)}, epoch {epoch + 1}/{self.epochs} - "
+                        f"reconstruction error: {error:.4f}",
+                        flush=True,
+                    )
+            machines.append(machine)
+            visible = machine.transform(visible).astype("float32")
+        return machines
+
+
+def _dense(inputs, kernel, bias):
+    import keras
+
+    layer = keras.layers.Dense(len(bias), activation="sigmoid")
+    outputs = layer(inputs)
+    layer.set_weights([kernel, bias])
+    return outputs
+
+
+def _error(machine, visible):
+    """Mean squared error of going up and down once."""
+    from scipy.special import expit
+
+    hidden = expit(visible @ machine.components_.T + machine.intercept_hidden_)
+    again = expit(hidden @ machine.components_ + machine.intercept_visible_)
+    return float(np.mean((visible - again) ** 2))

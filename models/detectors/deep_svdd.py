@@ -1,0 +1,104 @@
+"""Deep support vector data description with one centre a class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from models.detectors.base import setting
+from models.detectors.network import NetworkDetector
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(kw_only=True)
+class DeepSvddDetector(NetworkDetector):
+    """Scores by minus the squared distance to the nearest class centre (`distance`).
+
+    Each class's centre is the mean of its features before training. No layer has a bias and no
+    boundary is soft, so the network cannot map everything to a constant.
+
+    Reference:
+        Ruff et al. 2018, Deep one-class classification, ICML; one centre a class is ours.
+    """
+
+    name: ClassVar[str] = "deep_svdd"
+    title: ClassVar[str] = "Deep SVDD, one centre a class"
+    reference: ClassVar[str] = "Ruff et al. 2018, ICML"
+    scores: ClassVar[tuple[str, ...]] = ("distance",)
+    calibrated_score: ClassVar[str] = "distance"
+
+    feature_dim: int = setting(32, "Dimension of the features.")
+    weight_decay: float = setting(1e-4, "Adam's, decoupled; Ruff et al. penalise 1e-6 |w|^2.")
+
+    def check_image_size(self, image_size: tuple[int, int]) -> None:
+        """Raises a UserError if images of (height, width) are too small."""
+        from models.cnn import check_image_size
+
+        check_image_size(image_size)
+
+    def train(self, images, labels, validation, callbacks) -> keras.Model:
+        """Draws each class's features towards its centre."""
+        import keras
+        from keras import ops
+
+        from models.layers import ClassCentres, ImagePreprocessing
+        from models.losses import Value
+
+        num_classes = int(labels.max()) + 1
+        network = svdd_network(images.shape[1:], self.feature_dim)
+        features = [
+            ops.convert_to_numpy(network(images[start : start + 500].astype("float32") / 255))
+            for start in range(0, len(images), 500)
+        ]
+        features = np.concatenate(features)
+        centres = ClassCentres(num_classes, name="centres")
+        pixels = keras.Input(images.shape[1:], name="images")
+        target = keras.Input((num_classes,), name="target")
+        distances = centres(network(pixels))
+        centres.place([features[labels == label].mean(axis=0) for label in range(num_classes)])
+
+        def to_batch(images, labels):
+            target = np.eye(num_classes, dtype="float32")[labels]
+            return {"images": images, "target": target}, np.zeros(len(images), "float32")
+
+        self.fit_network(
+            keras.Model({"images": pixels, "target": target}, ops.sum(distances * target, axis=-1)),
+            to_batch,
+            images,
+            labels,
+            validation,
+            callbacks,
+            weight_decay=self.weight_decay,
+            loss=Value(),
+        )
+        inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
+        scaled = ImagePreprocessing(images.shape[1:3], name="preprocessing")(inputs)
+        distances = centres(network(scaled))
+        return keras.Model(
+            inputs,
+            {
+                "distance": -ops.min(distances, axis=-1),
+                "class_probabilities": ops.softmax(-distances, axis=-1),
+            },
+            name=self.name,
+        )
+
+
+def svdd_network(input_shape: tuple[int, int, int], feature_dim: int) -> keras.Model:
+    """Two stages of 5x5 convolution, normalisation without offset, leaky ReLU and max-pooling."""
+    import keras
+    from keras import layers
+
+    network = keras.Sequential([keras.Input(input_shape)], name="features")
+    for filters in (32, 64):
+        network.add(layers.Conv2D(filters, 5, padding="same", use_bias=False))
+        network.add(layers.BatchNormalization(center=False, scale=False))
+        network.add(layers.LeakyReLU(0.1))
+        network.add(layers.MaxPooling2D())
+    network.add(layers.Flatten())
+    network.add(layers.Dense(feature_dim, use_bias=False))
+    return network

@@ -1,0 +1,79 @@
+"""Variational autoencoder as an anomaly detector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from models.detectors.base import setting
+from models.detectors.network import NetworkDetector
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(kw_only=True)
+class VaeDetector(NetworkDetector):
+    """Scores by reconstruction error (`re`) and by the evidence lower bound (`elbo`).
+
+    The labels are not used. The bound is taken at the mean of the latent Gaussian, without noise,
+    so that an image has one score.
+
+    Reference:
+        arXiv 1907.06312, section 4; Kingma, Welling 2014, arXiv 1312.6114.
+    """
+
+    name: ClassVar[str] = "vae"
+    title: ClassVar[str] = "Convolutional variational autoencoder"
+    reference: ClassVar[str] = "arXiv 1907.06312, arXiv 1312.6114"
+    scores: ClassVar[tuple[str, ...]] = ("re", "elbo")
+    calibrated_score: ClassVar[str] = "re"
+
+    latent_dim: int = setting(64, "Dimension of the latent Gaussian.")
+
+    def check_image_size(self, image_size: tuple[int, int]) -> None:
+        """Raises a UserError if images of (height, width) are too small."""
+        from models.cnn import check_image_size
+
+        check_image_size(image_size)
+
+    def train(self, images, labels, validation, callbacks) -> keras.Model:
+        """Maximises the evidence lower bound."""
+        import keras
+
+        from models import scores
+        from models.layers import ImagePreprocessing
+        from models.losses import PixelCrossentropy, Value
+        from models.vae import vae
+
+        network = vae(images.shape[1:], self.latent_dim, self.seed)
+
+        def to_batch(images, labels):
+            nothing = np.zeros(len(images), "float32")  # the divergence has no target
+            return images, {"reconstruction": images, "divergence": nothing}
+
+        self.fit_network(
+            network,
+            to_batch,
+            images,
+            labels,
+            validation,
+            callbacks,
+            loss={"reconstruction": PixelCrossentropy(), "divergence": Value()},
+        )
+        inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
+        scaled = ImagePreprocessing(images.shape[1:3], name="preprocessing")(inputs)
+        outputs = network(scaled)
+        reconstruction = outputs["reconstruction"]
+        likelihood = PixelCrossentropy().call(scaled, reconstruction)
+        return keras.Model(
+            inputs,
+            {
+                "re": scores.reconstruction_error(scaled, reconstruction),
+                "elbo": -likelihood - outputs["divergence"],
+                "reconstruction": reconstruction,
+            },
+            name=self.name,
+        )

@@ -1,0 +1,57 @@
+"""Squared distances to one fixed centre a class."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("capsad")
+class ClassCentres(keras.layers.Layer):
+    """`|x - c_j|^2` for each class j.
+
+    Args:
+        num_classes: number of classes C.
+
+    Call arguments:
+        features: float tensor, shape (B, D).
+
+    Returns:
+        Float tensor, shape (B, C), not negative.
+
+    Reference:
+        Ruff et al. 2018, Deep one-class classification, ICML, equation 4.
+    """
+
+    _LEAST = 0.1  # of a coordinate: a centre at 0 is reached by weights that are all 0
+
+    def __init__(self, num_classes, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+
+    def build(self, input_shape) -> None:
+        """Creates the centres, (C, D)."""
+        self.centres = self.add_weight(
+            name="centres",
+            shape=(self.num_classes, input_shape[-1]),
+            initializer="zeros",
+            trainable=False,
+        )
+
+    def place(self, centres: np.ndarray) -> None:
+        """Sets the centres, (C, D), no coordinate nearer to 0 than 0.1."""
+        centres = np.asarray(centres, "float32")
+        least = np.where(centres < 0, -self._LEAST, self._LEAST)
+        self.centres.assign(np.where(np.abs(centres) < self._LEAST, least, centres))
+
+    def call(self, features) -> keras.KerasTensor:
+        """Squared distances."""
+        # B, C, D
+        return ops.sum(ops.square(features[:, None, :] - self.centres), axis=-1)
+
+    def compute_output_shape(self, input_shape) -> tuple:
+        """Shape (B, C)."""
+        return input_shape[0], self.num_classes
+
+    def get_config(self) -> dict:
+        """Every argument of the constructor."""
+        return {**super().get_config(), "num_classes": self.num_classes}

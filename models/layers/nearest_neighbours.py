@@ -1,0 +1,64 @@
+"""Distance to the nearest neighbours among stored features."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from models.layers.squash import vector_length
+
+
+@keras.saving.register_keras_serializable("capsad")
+class NearestNeighbours(keras.layers.Layer):
+    """Minus the distance to the k-th nearest stored feature, all scaled to unit length.
+
+    Args:
+        size: number n of stored features.
+        neighbours: k, from 1 to n.
+
+    Call arguments:
+        features: float tensor, shape (B, D).
+
+    Returns:
+        Float tensor, shape (B,), in [-2, 0], higher = more normal.
+
+    Reference:
+        Sun, Ming, Zhu, Li 2022, Out-of-distribution detection with deep nearest neighbors,
+        arXiv 2204.06507.
+    """
+
+    def __init__(self, size, neighbours, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+        self.neighbours = neighbours
+
+    def build(self, input_shape) -> None:
+        """Creates the stored features, (n, D)."""
+        self.bank = self.add_weight(
+            name="bank",
+            shape=(self.size, input_shape[-1]),
+            initializer="zeros",
+            trainable=False,
+        )
+
+    def remember(self, features: np.ndarray) -> None:
+        """Stores `features`, float (n, D)."""
+        self.bank.assign(_unit(ops.convert_to_tensor(features)))
+
+    def call(self, features) -> keras.KerasTensor:
+        """The squared distance of unit vectors is 2 - 2 cos."""
+        # B, n
+        cosine = ops.matmul(_unit(features), ops.transpose(self.bank))
+        farthest = ops.top_k(cosine, self.neighbours)[0][:, -1]
+        return -ops.sqrt(ops.maximum(2.0 - 2.0 * farthest, 0.0))
+
+    def compute_output_shape(self, input_shape) -> tuple:
+        """Shape (B,)."""
+        return input_shape[:1]
+
+    def get_config(self) -> dict:
+        """Every argument of the constructor."""
+        return {**super().get_config(), "size": self.size, "neighbours": self.neighbours}
+
+
+def _unit(vectors):
+    return vectors / ops.maximum(vector_length(vectors, keepdims=True), 1e-12)

@@ -1,0 +1,80 @@
+"""The decision function of a one-class support vector machine."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("capsad")
+class RbfOneClass(keras.layers.Layer):
+    """`f(x) = sum_i a_i exp(-gamma |x - c_i|^2) + b`, of standardised x.
+
+    The centres c are the support vectors of an exact machine, or the landmarks of Nystroem's
+    approximation, whose linear map and hyperplane make one vector of weights a.
+
+    Args:
+        centres: number n of centres.
+        gamma: of the kernel, positive.
+
+    Call arguments:
+        features: float tensor, shape (B, D).
+
+    Returns:
+        Float tensor, shape (B,), positive inside the boundary: higher = more normal.
+
+    Reference:
+        Schoelkopf, Platt, Shawe-Taylor, Smola, Williamson 2001, Estimating the support of a
+        high-dimensional distribution.
+    """
+
+    def __init__(self, centres, gamma, **kwargs):
+        super().__init__(**kwargs)
+        self.centres = centres
+        self.gamma = gamma
+
+    def build(self, input_shape) -> None:
+        """Creates mean and scale (D,), centres (n, D), coefficients (n,), intercept (1,)."""
+        dim = input_shape[-1]
+
+        def weight(name, *shape):
+            return self.add_weight(name=name, shape=shape, initializer="zeros", trainable=False)
+
+        self.mean, self.scale = weight("mean", dim), weight("scale", dim)
+        self.centre = weight("centre", self.centres, dim)
+        self.coefficients = weight("coefficients", self.centres)
+        self.intercept = weight("intercept", 1)
+
+    def set_machine(
+        self,
+        mean: np.ndarray,
+        scale: np.ndarray,
+        centre: np.ndarray,
+        coefficients: np.ndarray,
+        intercept: float,
+    ) -> None:
+        """Stores what was fitted; shapes as in `build`."""
+        self.mean.assign(mean)
+        self.scale.assign(scale)
+        self.centre.assign(centre)
+        self.coefficients.assign(coefficients)
+        self.intercept.assign([intercept])
+
+    def call(self, features) -> keras.KerasTensor:
+        """Standardises, then sums the kernels."""
+        features = (features - self.mean) / self.scale
+        # B, n
+        squared = (
+            ops.sum(ops.square(features), axis=-1, keepdims=True)
+            - 2 * ops.matmul(features, ops.transpose(self.centre))
+            + ops.sum(ops.square(self.centre), axis=-1)
+        )
+        kernel = ops.exp(-self.gamma * ops.maximum(squared, 0.0))
+        return ops.matmul(kernel, self.coefficients) + self.intercept[0]
+
+    def compute_output_shape(self, input_shape) -> tuple:
+        """Shape (B,)."""
+        return input_shape[:1]
+
+    def get_config(self) -> dict:
+        """Every argument of the constructor."""
+        return {**super().get_config(), "centres": self.centres, "gamma": self.gamma}

@@ -1,0 +1,89 @@
+"""A convolutional variational autoencoder."""
+
+import keras
+from keras import layers, ops
+
+from models.cnn import check_image_size
+
+
+@keras.saving.register_keras_serializable("capsad")
+class GaussianSample(keras.layers.Layer):
+    """`mean + exp(log_variance / 2) * noise` in training, the mean otherwise.
+
+    Args:
+        seed: of the noise.
+
+    Call arguments:
+        mean: float tensor, shape (B, Z).
+        log_variance: likewise.
+
+    Returns:
+        Float tensor, shape (B, Z).
+
+    Reference:
+        Kingma, Welling 2014, Auto-encoding variational Bayes, arXiv 1312.6114, section 2.4.
+    """
+
+    def __init__(self, seed=0, **kwargs):
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(self, mean, log_variance, training=False) -> keras.KerasTensor:
+        """Draws in training."""
+        if not training:
+            return mean
+        noise = keras.random.normal(ops.shape(mean), seed=self.generator)
+        return mean + ops.exp(log_variance / 2) * noise
+
+    def compute_output_shape(self, mean_shape, log_variance_shape=None) -> tuple:
+        """Shape (B, Z)."""
+        return mean_shape
+
+    def get_config(self) -> dict:
+        """Every argument of the constructor."""
+        return {**super().get_config(), "seed": self.seed}
+
+
+def vae(input_shape: tuple[int, int, int], latent_dim: int, seed: int) -> keras.Model:
+    """Encoder: 3x3 convolutions of 32 and 64, max-pooling, 128 units; decoder: its mirror.
+
+    Args:
+        input_shape: height, width and channels (H, W, K).
+        latent_dim: dimension Z of the latent Gaussian.
+        seed: of the noise in training.
+
+    Returns:
+        Model from float images (B, H, W, K) in [0, 1] to `reconstruction`, likewise, and
+        `divergence` (B,), the Kullback-Leibler divergence from the standard Gaussian in nats.
+
+    Raises:
+        UserError: if the images are too small.
+
+    Reference:
+        arXiv 1907.06312, section 4; Kingma, Welling 2014, arXiv 1312.6114.
+    """
+    check_image_size(input_shape[:2])
+    height, width, channels = input_shape
+    images = keras.Input(input_shape, name="images")
+    hidden = layers.Conv2D(32, 3, activation="relu")(images)
+    hidden = layers.MaxPooling2D()(layers.Conv2D(64, 3, activation="relu")(hidden))
+    pooled = hidden.shape[1:]
+    hidden = layers.Dense(128, activation="relu")(layers.Flatten()(hidden))
+    mean = layers.Dense(latent_dim, name="mean")(hidden)
+    log_variance = layers.Dense(latent_dim, name="log_variance")(hidden)
+    divergence = 0.5 * ops.sum(
+        ops.exp(log_variance) + ops.square(mean) - 1.0 - log_variance, axis=-1
+    )
+
+    latent = GaussianSample(seed, name="latent")(mean, log_variance)
+    hidden = layers.Dense(128, activation="relu")(latent)
+    hidden = layers.Dense(pooled[0] * pooled[1] * pooled[2], activation="relu")(hidden)
+    hidden = layers.UpSampling2D()(layers.Reshape(pooled)(hidden))
+    # An odd last row or column, which the pooling dropped.
+    hidden = layers.ZeroPadding2D(((0, height % 2), (0, width % 2)))(hidden)
+    hidden = layers.Conv2DTranspose(32, 3, activation="relu")(hidden)
+    reconstruction = layers.Conv2DTranspose(channels, 3, activation="sigmoid")(hidden)
+    return keras.Model(
+        images, {"reconstruction": reconstruction, "divergence": divergence}, name="vae"
+    )
