@@ -38,7 +38,7 @@ def cnn(input_shape: tuple[int, int, int], num_classes: int, architecture: str) 
         for stage, filters in enumerate((32, 64, 128)):
             for strides in (1 if stage == 0 else 2, 1):
                 hidden = layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)(hidden)
-                hidden = layers.ReLU()(layers.BatchNormalization()(hidden))
+                hidden = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(hidden))
         features = layers.GlobalAveragePooling2D()(hidden)
     else:
         raise UserError(f"architecture must be paper or modern, not '{architecture}'.")

@@ -96,7 +96,7 @@ def svdd_network(input_shape: tuple[int, int, int], feature_dim: int) -> keras.M
     network = keras.Sequential([keras.Input(input_shape)], name="features")
     for filters in (32, 64):
         network.add(layers.Conv2D(filters, 5, padding="same", use_bias=False))
-        network.add(layers.BatchNormalization(center=False, scale=False))
+        network.add(layers.BatchNormalization(momentum=0.9, center=False, scale=False))
         network.add(layers.LeakyReLU(0.1))
         network.add(layers.MaxPooling2D())
     network.add(layers.Flatten())

@@ -39,12 +39,17 @@ def test_one_class_layer_equals_scikit_learn(exact, features):
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-def test_the_kernel_width_is_the_narrowest_that_leaves_no_more_than_nu_outside():
-    normal = np.random.default_rng(0).normal(size=(1000, 2)).astype("float32")
-    machine = fit_machine(normal, 0.1, 5000, 500, seed=0)
-    assert machine["gamma"] == 4.0 / 2  # two dimensions, densely sampled: even the narrowest
-    sparse = np.random.default_rng(0).normal(size=(60, 64)).astype("float32")
-    assert fit_machine(sparse, 0.1, 5000, 500, seed=0)["gamma"] < 4.0 / 64
+def test_the_kernel_is_narrow_where_images_are_dense_and_wide_where_they_are_sparse():
+    generator = np.random.default_rng(0)
+    dense, sparse = (
+        generator.normal(size=size).astype("float32") for size in ((1000, 2), (60, 64))
+    )
+    factors = [
+        fit_machine(features, 0.1, 5000, 500, seed=0)["gamma"] * features.shape[1]
+        for features in (dense, sparse)
+    ]
+    assert factors[0] > 1 > factors[1]
+    assert set(factors) <= {4, 2, 1, 0.5, 0.25}
 
 
 def test_nearest_neighbours_are_those_of_scikit_learn(features):
