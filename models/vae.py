@@ -54,8 +54,8 @@ def vae(input_shape: tuple[int, int, int], latent_dim: int, seed: int) -> keras.
         seed: of the noise in training.
 
     Returns:
-        Model from float images (B, H, W, K) in [0, 1] to `reconstruction`, likewise, and
-        `divergence` (B,), the Kullback-Leibler divergence from the standard Gaussian in nats.
+        Model from float images (B, H, W, K) in [0, 1] to `reconstruction`, likewise, `mean` (B, Z)
+        and `divergence` (B,), the Kullback-Leibler divergence from the standard Gaussian in nats.
 
     Raises:
         UserError: if the images are too small.
@@ -84,6 +84,5 @@ def vae(input_shape: tuple[int, int, int], latent_dim: int, seed: int) -> keras.
     hidden = layers.ZeroPadding2D(((0, height % 2), (0, width % 2)))(hidden)
     hidden = layers.Conv2DTranspose(32, 3, activation="relu")(hidden)
     reconstruction = layers.Conv2DTranspose(channels, 3, activation="sigmoid")(hidden)
-    return keras.Model(
-        images, {"reconstruction": reconstruction, "divergence": divergence}, name="vae"
-    )
+    outputs = {"reconstruction": reconstruction, "mean": mean, "divergence": divergence}
+    return keras.Model(images, outputs, name="vae")

@@ -9,6 +9,7 @@ import numpy as np
 
 from models.detectors.base import setting
 from models.detectors.cnn_softmax import CnnDetector
+from models.detectors.network import outputs_on
 
 if TYPE_CHECKING:
     import keras
@@ -49,15 +50,8 @@ class CnnOcsvmDetector(CnnDetector):
         from models.layers import ImagePreprocessing, RbfOneClass
 
         network = self.train_cnn(images, labels, validation, callbacks)
-        features = [
-            keras.ops.convert_to_numpy(
-                network(images[start : start + 500].astype("float32") / 255)["features"]
-            )
-            for start in range(0, len(images), 500)
-        ]
-        machine = fit_machine(
-            np.concatenate(features), self.nu, self.exact_limit, self.landmarks, self.seed
-        )
+        features = outputs_on(keras.Model(network.input, network.output["features"]), images)
+        machine = fit_machine(features, self.nu, self.exact_limit, self.landmarks, self.seed)
         inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
         outputs = network(ImagePreprocessing(images.shape[1:3], name="preprocessing")(inputs))
         layer = RbfOneClass(len(machine["centre"]), machine.pop("gamma"), name="svm")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from models.detectors.base import setting
-from models.detectors.network import NetworkDetector
+from models.detectors.network import NetworkDetector, outputs_on
 
 if TYPE_CHECKING:
     import keras
@@ -80,8 +80,9 @@ class CnnSoftmaxDetector(CnnDetector):
 
         network = self.train_cnn(images, labels, validation, callbacks)
         generator = np.random.default_rng(self.seed)
-        bank = images[generator.permutation(len(images))[: self.bank_size]].astype("float32") / 255
-        bank = network.predict(bank, batch_size=self.batch_size, verbose=0)["features"]
+        chosen = generator.permutation(len(images))[: self.bank_size]
+        features = keras.Model(network.input, network.output["features"])
+        bank = outputs_on(features, images[chosen])
         nearest = NearestNeighbours(len(bank), min(self.neighbours, len(bank)), name="neighbours")
 
         inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")

@@ -20,7 +20,8 @@ class DbnDetector(Detector):
     """Scores by the error of a deterministic reconstruction, up and down again (`re`).
 
     Three restricted Boltzmann machines (scikit-learn's, persistent contrastive divergence),
-    pretrained one after the other. The labels are not used. A killed training starts again.
+    pretrained one after the other. The labels serve `class_probabilities` alone, by the nearest
+    class mean of the uppermost layer. A killed training starts again.
 
     Reference:
         arXiv 1907.06312, section 4; Hinton, Osindero, Teh 2006, A fast learning algorithm for
@@ -43,15 +44,20 @@ class DbnDetector(Detector):
         import keras
 
         from models import scores
-        from models.layers import ImagePreprocessing
+        from models.layers import ClassCentres, ImagePreprocessing
 
         shape = images.shape[1:]
-        machines = self._pretrain(images.reshape(len(images), -1))
+        machines, features = self._pretrain(images.reshape(len(images), -1))
+        centres = ClassCentres(int(labels.max()) + 1, name="centres")
+        centres.build((None, features.shape[1]))
+        centres.place(features, labels)
+
         inputs = keras.Input((None, None, shape[-1]), dtype="uint8", name="images")
         scaled = ImagePreprocessing(shape[:2], name="preprocessing")(inputs)
         hidden = keras.layers.Flatten()(scaled)
         for machine in machines:
             hidden = _dense(hidden, machine.components_.T, machine.intercept_hidden_)
+        distances = centres(hidden)
         for machine in reversed(machines):
             hidden = _dense(hidden, machine.components_, machine.intercept_visible_)
         reconstruction = keras.layers.Reshape(shape)(hidden)
@@ -59,6 +65,7 @@ class DbnDetector(Detector):
             inputs,
             {
                 "re": scores.reconstruction_error(scaled, reconstruction),
+                "class_probabilities": keras.ops.softmax(-distances, axis=-1),
                 "reconstruction": reconstruction,
             },
             name=self.name,
@@ -98,7 +105,7 @@ class DbnDetector(Detector):
                     )
             machines.append(machine)
             visible = machine.transform(visible).astype("float32")
-        return machines
+        return machines, visible
 
 
 def _dense(inputs, kernel, bias):

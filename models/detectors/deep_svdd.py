@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from models.detectors.base import setting
-from models.detectors.network import NetworkDetector
+from models.detectors.network import NetworkDetector, outputs_on
 
 if TYPE_CHECKING:
     import keras
@@ -50,16 +50,14 @@ class DeepSvddDetector(NetworkDetector):
 
         num_classes = int(labels.max()) + 1
         network = svdd_network(images.shape[1:], self.feature_dim)
-        features = [
-            ops.convert_to_numpy(network(images[start : start + 500].astype("float32") / 255))
-            for start in range(0, len(images), 500)
-        ]
-        features = np.concatenate(features)
+        features = outputs_on(network, images)
+        # A centre's coordinate at 0 could be reached by weights that are all 0.
+        features += np.where(features < 0, -0.1, 0.1)
         centres = ClassCentres(num_classes, name="centres")
         pixels = keras.Input(images.shape[1:], name="images")
         target = keras.Input((num_classes,), name="target")
         distances = centres(network(pixels))
-        centres.place([features[labels == label].mean(axis=0) for label in range(num_classes)])
+        centres.place(features, labels)
 
         def to_batch(images, labels):
             target = np.eye(num_classes, dtype="float32")[labels]

@@ -96,3 +96,13 @@ class NetworkDetector(Detector):
             verbose=self.verbose,
         )
         self.history = backup.history
+
+
+def outputs_on(network: keras.Model, images: np.ndarray) -> np.ndarray:
+    """The output (N, D) of `network`, which takes float images, for uint8 images (N, H, W, K)."""
+    from keras import ops
+
+    batches = (images[start : start + 500] for start in range(0, len(images), 500))
+    return np.concatenate(
+        [ops.convert_to_numpy(network(batch.astype("float32") / 255)) for batch in batches]
+    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from models.detectors.base import setting
-from models.detectors.network import NetworkDetector
+from models.detectors.network import NetworkDetector, outputs_on
 
 if TYPE_CHECKING:
     import keras
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class VaeDetector(NetworkDetector):
     """Scores by reconstruction error (`re`) and by the evidence lower bound (`elbo`).
 
-    The labels are not used. The bound is taken at the mean of the latent Gaussian, without noise,
+    The labels serve `class_probabilities` alone, by the nearest class mean of the latent means. The
+    bound is taken at the mean of the latent Gaussian, without noise,
     so that an image has one score.
 
     Reference:
@@ -44,7 +45,7 @@ class VaeDetector(NetworkDetector):
         import keras
 
         from models import scores
-        from models.layers import ImagePreprocessing
+        from models.layers import ClassCentres, ImagePreprocessing
         from models.losses import PixelCrossentropy, Value
         from models.vae import vae
 
@@ -54,8 +55,11 @@ class VaeDetector(NetworkDetector):
             nothing = np.zeros(len(images), "float32")  # the divergence has no target
             return images, {"reconstruction": images, "divergence": nothing}
 
+        outputs = network.output
         self.fit_network(
-            network,
+            keras.Model(
+                network.input, {name: outputs[name] for name in ("reconstruction", "divergence")}
+            ),
             to_batch,
             images,
             labels,
@@ -63,6 +67,10 @@ class VaeDetector(NetworkDetector):
             callbacks,
             loss={"reconstruction": PixelCrossentropy(), "divergence": Value()},
         )
+        centres = ClassCentres(int(labels.max()) + 1, name="centres")
+        centres.build((None, self.latent_dim))
+        centres.place(outputs_on(keras.Model(network.input, outputs["mean"]), images), labels)
+
         inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
         scaled = ImagePreprocessing(images.shape[1:3], name="preprocessing")(inputs)
         outputs = network(scaled)
@@ -73,6 +81,7 @@ class VaeDetector(NetworkDetector):
             {
                 "re": scores.reconstruction_error(scaled, reconstruction),
                 "elbo": -likelihood - outputs["divergence"],
+                "class_probabilities": keras.ops.softmax(-centres(outputs["mean"]), axis=-1),
                 "reconstruction": reconstruction,
             },
             name=self.name,

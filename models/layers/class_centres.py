@@ -1,4 +1,4 @@
-"""Squared distances to one fixed centre a class."""
+"""Squared distances to one centre a class."""
 
 import keras
 import numpy as np
@@ -22,8 +22,6 @@ class ClassCentres(keras.layers.Layer):
         Ruff et al. 2018, Deep one-class classification, ICML, equation 4.
     """
 
-    _LEAST = 0.1  # of a coordinate: a centre at 0 is reached by weights that are all 0
-
     def __init__(self, num_classes, **kwargs):
         super().__init__(**kwargs)
         self.num_classes = num_classes
@@ -37,11 +35,10 @@ class ClassCentres(keras.layers.Layer):
             trainable=False,
         )
 
-    def place(self, centres: np.ndarray) -> None:
-        """Sets the centres, (C, D), no coordinate nearer to 0 than 0.1."""
-        centres = np.asarray(centres, "float32")
-        least = np.where(centres < 0, -self._LEAST, self._LEAST)
-        self.centres.assign(np.where(np.abs(centres) < self._LEAST, least, centres))
+    def place(self, features: np.ndarray, labels: np.ndarray) -> None:
+        """Puts each centre at its class's mean; features (N, D), labels (N,) from 0 to C - 1."""
+        means = [features[labels == label].mean(axis=0) for label in range(self.num_classes)]
+        self.centres.assign(np.stack(means))
 
     def call(self, features) -> keras.KerasTensor:
         """Squared distances."""

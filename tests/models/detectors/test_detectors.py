@@ -59,15 +59,14 @@ def test_detects(trained, toys):
     detector, scorer = trained
     images, labels = toys(200, 4, seed=2)
     outputs = arrays(scorer(images))
-    assert set(detector.scores) | {ANOMALY_SCORE} <= set(outputs)
+    assert set(detector.scores) | {ANOMALY_SCORE, "class_probabilities"} <= set(outputs)
     for score in (*detector.scores, ANOMALY_SCORE):
         assert outputs[score].shape == (200,)
         assert outputs[score].dtype == np.float32
     assert metrics.auroc(anomalousness(ANOMALY_SCORE, outputs[ANOMALY_SCORE]), labels == 3) >= 0.95
-    if "class_probabilities" in outputs:
-        probabilities = outputs["class_probabilities"]
-        np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
-        assert (probabilities.argmax(-1) == labels)[labels < 3].mean() > 0.9
+    probabilities = outputs["class_probabilities"]
+    np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
+    assert (probabilities.argmax(-1) == labels)[labels < 3].mean() > 0.9
     if "reconstruction" in outputs:
         assert outputs["reconstruction"].shape == images.shape
         assert 0 <= outputs["reconstruction"].min() <= outputs["reconstruction"].max() <= 1
