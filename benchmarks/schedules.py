@@ -26,10 +26,9 @@ CANDIDATES = [
     {"schedule": "one_cycle"},
     {"schedule": "one_cycle", "learning_rate": 0.002},
     {"schedule": "one_cycle", "learning_rate": 0.003},
-    {"schedule": "one_cycle", "learning_rate": 0.002, "batch_size": 50},
-    {"schedule": "one_cycle", "learning_rate": 0.002, "shift": 1},
-    {"schedule": "one_cycle", "learning_rate": 0.002, "shift": 2},
-    {"schedule": "one_cycle", "learning_rate": 0.002, "reconstruction_weight": 0.005},
+    {"schedule": "one_cycle", "learning_rate": 0.005},
+    {"schedule": "one_cycle", "learning_rate": 0.003, "shift": 1},
+    {"schedule": "one_cycle", "learning_rate": 0.003, "batch_size": 50},
 ]
 RESULTS = Path(__file__).parent / "results"
 

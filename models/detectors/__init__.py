@@ -15,6 +15,7 @@ _MODULES = {
     "vae": "models.detectors.vae:VaeDetector",
     "dbn": "models.detectors.dbn:DbnDetector",
     "deep_svdd": "models.detectors.deep_svdd:DeepSvddDetector",
+    "geom": "models.detectors.geom:GeomDetector",
 }
 
 

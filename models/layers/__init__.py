@@ -5,6 +5,7 @@ from models.layers.capsule_mask import CapsuleMask
 from models.layers.class_capsules import ClassCapsules, dynamic_routing
 from models.layers.class_centres import ClassCentres
 from models.layers.conformal_calibration import ConformalCalibration
+from models.layers.geometric_transformations import GeometricTransformations
 from models.layers.image_preprocessing import ImagePreprocessing, resize_images
 from models.layers.nearest_neighbours import NearestNeighbours
 from models.layers.primary_capsules import PrimaryCapsules
@@ -17,6 +18,7 @@ __all__ = [
     "ClassCapsules",
     "ClassCentres",
     "ConformalCalibration",
+    "GeometricTransformations",
     "ImagePreprocessing",
     "NearestNeighbours",
     "PrimaryCapsules",

@@ -16,6 +16,7 @@ TOY = {
     "vae": {"epochs": 15, "batch_size": 30, "learning_rate": 0.003},
     "dbn": {"epochs": 60, "batch_size": 30, "units": (60, 60)},
     "deep_svdd": {"epochs": 10, "batch_size": 30, "learning_rate": 0.003},
+    "geom": {"epochs": 20, "batch_size": 30, "architecture": "paper"},
 }
 
 

@@ -60,3 +60,30 @@ def test_nearest_neighbours_are_those_of_scikit_learn(features):
     theirs = NearestNeighbors(n_neighbors=7).fit(normalize(features))
     expected = theirs.kneighbors(normalize(queries))[0][:, -1]
     np.testing.assert_allclose(layer(queries), -expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("shifts", "count"), [(False, 8), (True, 72)])
+def test_geometric_transformations_all_differ_and_begin_with_the_identity(shifts, count):
+    layer = layers.GeometricTransformations(shifts)
+    images = np.random.default_rng(0).random((2, 12, 12, 3)).astype("float32")
+    transformed = np.asarray(layer(images)).reshape(count, 2, 12, 12, 3)
+    np.testing.assert_array_equal(transformed[0], images)
+    np.testing.assert_array_equal(transformed[1], np.rot90(images, axes=(1, 2)))
+    np.testing.assert_array_equal(transformed[3], np.rot90(images, 3, axes=(1, 2)))
+    np.testing.assert_array_equal(transformed[count // 2], images[:, :, ::-1])
+    assert len({image.tobytes() for image in transformed[:, 0]}) == count
+    for index in range(count):  # arrays, in training, as tensors, in scoring
+        np.testing.assert_array_equal(layer.transform(images, index), transformed[index])
+
+
+def test_log_probability_is_that_of_what_was_done():
+    layer = layers.GeometricTransformations()
+    logits = np.random.default_rng(0).normal(size=(8 * 5, 3 * 8)).astype("float32")
+    found = layer.mean_log_probability(logits, 3)
+    log_probability = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = np.zeros((5, 3))
+    for done in range(8):
+        for image in range(5):
+            for label in range(3):
+                expected[image, label] += log_probability[done * 5 + image, label * 8 + done] / 8
+    np.testing.assert_allclose(found, expected, rtol=1e-4)

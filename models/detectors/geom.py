@@ -1,0 +1,99 @@
+"""Geometric transformations: recognising what was done to an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from models.detectors.base import setting
+from models.detectors.network import NetworkDetector
+from models.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(kw_only=True)
+class GeomDetector(NetworkDetector):
+    """Scores by how surely class and transformation are recognised together (`geom`).
+
+    The network classifies pairs of normal class and transformation: of flips, rotations by
+    quarter turns and, with `shifts`, translations by a quarter of the image. In training each
+    image meets one transformation an epoch, drawn at random, where Golan and El-Yaniv show all.
+    The score is `max_c mean_t log p(c, t | t(x))`, their simplified score in logarithms.
+
+    Reference:
+        Golan, El-Yaniv 2018, Deep anomaly detection using geometric transformations,
+        arXiv 1805.10917; pairs with classes are ours.
+    """
+
+    name: ClassVar[str] = "geom"
+    title: ClassVar[str] = "Geometric transformations"
+    reference: ClassVar[str] = "arXiv 1805.10917"
+    scores: ClassVar[tuple[str, ...]] = ("geom",)
+    calibrated_score: ClassVar[str] = "geom"
+
+    shifts: bool = setting(False, "Translations, too: 72 transformations instead of 8.")
+    architecture: str = setting("modern", "See `cnn_softmax`.")
+
+    def check_image_size(self, image_size: tuple[int, int]) -> None:
+        """Raises a UserError if images of (height, width) are too small or not square."""
+        from models.cnn import check_image_size
+
+        check_image_size(image_size)
+        if image_size[0] != image_size[1]:
+            raise UserError(
+                f"Images of {image_size[0]}x{image_size[1]} pixels are not square, which rotations "
+                "need: set --image-size."
+            )
+
+    def train(self, images, labels, validation, callbacks) -> keras.Model:
+        """Trains the classifier of pairs."""
+        import keras
+        from keras import ops
+
+        from models.cnn import cnn
+        from models.layers import GeometricTransformations, ImagePreprocessing
+
+        self.check_image_size(images.shape[1:3])
+        num_classes = int(labels.max()) + 1
+        transformations = GeometricTransformations(self.shifts, name="transformations")
+        network = cnn(images.shape[1:], num_classes * transformations.count, self.architecture)
+
+        def to_batch(images, labels):
+            # The same for a batch in each run: it depends on the batch alone.
+            generator = np.random.default_rng([self.seed, *np.int64(labels), len(images)])
+            chosen = generator.integers(transformations.count, size=len(images))
+            images = np.stack(
+                [
+                    transformations.transform(image[None], index)[0]
+                    for image, index in zip(images, chosen, strict=True)
+                ]
+            )
+            return images, labels * transformations.count + chosen
+
+        self.fit_network(
+            keras.Model(network.input, network.output["logits"]),
+            to_batch,
+            images,
+            labels,
+            validation,
+            callbacks,
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        )
+        inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
+        scaled = ImagePreprocessing(images.shape[1:3], name="preprocessing")(inputs)
+        # T * B, C * T
+        logits = network(transformations(scaled))["logits"]
+        mean = transformations.mean_log_probability(logits, num_classes)
+        return keras.Model(
+            inputs,
+            {
+                "geom": ops.max(mean, axis=-1),
+                "class_probabilities": ops.softmax(mean, axis=-1),
+            },
+            name=self.name,
+        )

@@ -1,0 +1,100 @@
+"""All transformations of Golan and El-Yaniv, one after the other along the batch."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("capsad")
+class GeometricTransformations(keras.layers.Layer):
+    """Flips left to right, rotates by quarter turns and, with `shifts`, translates.
+
+    Transformation 0 is the identity. What a translation leaves free is filled by reflection.
+
+    Args:
+        shifts: whether to translate by a quarter of the image, each way: 72 transformations
+            instead of 8.
+
+    Call arguments:
+        images: float tensor, shape (B, H, W, K), H = W.
+
+    Returns:
+        Float tensor, shape (T * B, H, W, K): all images transformed by the first, and so on.
+
+    Reference:
+        Golan, El-Yaniv 2018, arXiv 1805.10917, section 4.
+    """
+
+    def __init__(self, shifts=False, **kwargs):
+        super().__init__(**kwargs)
+        self.shifts = shifts
+        moves = (0, 1, -1) if shifts else (0,)
+        self.transformations = [
+            (flip, down, right, turns)
+            for flip in (False, True)
+            for down in moves
+            for right in moves
+            for turns in range(4)
+        ]
+
+    @property
+    def count(self) -> int:
+        """Number of transformations T."""
+        return len(self.transformations)
+
+    def transform(self, images: np.ndarray, index: int) -> np.ndarray:
+        """One transformation of images (B, H, W, K), an array or a tensor."""
+        flip, down, right, turns = self.transformations[index]
+        if flip:
+            images = images[:, :, ::-1]
+        if down or right:
+            by = images.shape[1] // 4
+            library = np if isinstance(images, np.ndarray) else ops
+            images = library.pad(images, ((0, 0), (by, by), (by, by), (0, 0)), mode="reflect")
+            size = images.shape[1] - 2 * by
+            top, left = by - down * by, by - right * by
+            images = images[:, top : top + size, left : left + size]
+        return _turned(images, turns)
+
+    def call(self, images) -> keras.KerasTensor:
+        """All transformations."""
+        return ops.concatenate([self.transform(images, index) for index in range(self.count)])
+
+    def mean_log_probability(
+        self, logits: keras.KerasTensor, num_classes: int
+    ) -> keras.KerasTensor:
+        """Mean over the transformations t of `log p(c, t | t(x))`.
+
+        Args:
+            logits: for what `call` gives, float tensor, shape (T * B, C * T).
+            num_classes: number of classes C.
+
+        Returns:
+            Float tensor, shape (B, C), not positive.
+        """
+        log_probability = ops.log_softmax(logits, axis=-1)
+        # T, B, C, T
+        log_probability = ops.reshape(log_probability, (self.count, -1, num_classes, self.count))
+        # Of T x T the diagonal: what was done is what is asked for.
+        done = ops.reshape(np.eye(self.count, dtype="float32"), (self.count, 1, 1, self.count))
+        return ops.sum(log_probability * done, axis=(0, 3)) / self.count
+
+    def compute_output_shape(self, input_shape) -> tuple:
+        """Shape (T * B, H, W, K)."""
+        batch = input_shape[0] and input_shape[0] * self.count
+        return batch, *input_shape[1:]
+
+    def get_config(self) -> dict:
+        """Every argument of the constructor."""
+        return {**super().get_config(), "shifts": self.shifts}
+
+
+def _turned(images, turns):
+    """By quarter turns, counter-clockwise."""
+    if turns == 2:
+        return images[:, ::-1, ::-1]
+    if turns in (1, 3):
+        library = np if isinstance(images, np.ndarray) else ops
+        images = library.transpose(images, (0, 2, 1, 3))
+        return images[:, ::-1] if turns == 1 else images[:, :, ::-1]
+    return images
