@@ -22,12 +22,13 @@ import numpy as np
 from held_out import held_out
 
 CANDIDATES = [
-    {"schedule": "linear"},
-    {"schedule": "one_cycle"},
+    {"schedule": "linear", "learning_rate": 0.001},
+    {"schedule": "one_cycle", "learning_rate": 0.001},
     {"schedule": "one_cycle", "learning_rate": 0.002},
     {"schedule": "one_cycle", "learning_rate": 0.003},
     {"schedule": "one_cycle", "learning_rate": 0.005},
     {"schedule": "one_cycle", "learning_rate": 0.003, "shift": 1},
+    {"schedule": "one_cycle", "learning_rate": 0.002, "batch_size": 50},
     {"schedule": "one_cycle", "learning_rate": 0.003, "batch_size": 50},
 ]
 RESULTS = Path(__file__).parent / "results"

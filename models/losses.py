@@ -107,3 +107,34 @@ class Value(keras.losses.Loss):
     def call(self, y_true, y_pred) -> keras.KerasTensor:
         """Loss an image, shape (B,)."""
         return y_pred
+
+
+@keras.saving.register_keras_serializable("capsad")
+class SpreadLoss(keras.losses.Loss):
+    """`sum_{i != t} max(0, m - (a_t - a_i))^2`.
+
+    Args:
+        margin: m. Hinton et al. raise it from 0.2 to 0.9 in training; with the first layer
+            normalised that is not needed.
+
+    Call arguments:
+        y_true: one-hot float tensor, shape (B, C).
+        y_pred: activations, float tensor, shape (B, C), in [0, 1].
+
+    Reference:
+        Hinton, Sabour, Frosst 2018, Matrix capsules with EM routing, equation 3.
+    """
+
+    def __init__(self, margin=0.9, name="spread_loss", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.margin = margin
+
+    def call(self, y_true, y_pred) -> keras.KerasTensor:
+        """Loss an image, shape (B,)."""
+        true = ops.sum(y_true * y_pred, axis=-1, keepdims=True)
+        spread = ops.square(ops.relu(self.margin - (true - y_pred)))
+        return ops.sum((1 - y_true) * spread, axis=-1)
+
+    def get_config(self) -> dict:
+        """Every argument of the constructor."""
+        return {**super().get_config(), "margin": self.margin}

@@ -183,12 +183,20 @@ def doctor() -> None:
 
 
 @main.command()
-def detectors() -> None:
+@click.option("--markdown", is_flag=True, help="The table of README.md.")
+def detectors(markdown) -> None:
     """List the detectors with their settings and defaults."""
     from models import detectors as registry
 
+    if markdown:
+        click.echo("| detector | method | scores | source |\n|---|---|---|---|")
     for name in registry.names():
         detector = registry.describe(name)
+        if markdown:
+            scores = ", ".join(f"`{score}`" for score in detector.scores)
+            link = f"[{name}](docs/detectors/{name}.md)"
+            click.echo(f"| {link} | {detector.title} | {scores} | {detector.reference} |")
+            continue
         click.secho(name, bold=True, nl=False)
         click.echo(f"  {detector.title}; scores {', '.join(detector.scores)}; {detector.reference}")
         for field in detector.settings():

@@ -111,12 +111,13 @@ def gallery_figure(images: np.ndarray, captions: Sequence[str], columns: int = 4
 
 
 def history_figure(history: Mapping[str, Sequence[float]]) -> Figure:
-    """Curves over the epochs: the loss and whatever was measured in validation too.
+    """Curves over the epochs: the loss and what was measured in validation too; else all.
 
     Args:
         history: as Keras records it, one value an epoch; `val_x` is drawn with `x`.
     """
     names = [name for name in history if name == "loss" or f"val_{name}" in history]
+    names = names or list(history)
     columns = min(len(names), 2)
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(4.4 * columns, 2.9 * rows), layout="constrained")

@@ -30,6 +30,8 @@ class CapsNetDetector(NetworkDetector):
     reference: ClassVar[str] = "arXiv 1907.06312, arXiv 1710.09829"
     scores: ClassVar[tuple[str, ...]] = ("pp", "re")
     calibrated_score: ClassVar[str] = "pp"
+    # See benchmarks/results/schedules.md.
+    default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.005}
 
     precision: str = setting(
         "float32",

@@ -14,16 +14,17 @@ from models.detectors.network import outputs_on
 if TYPE_CHECKING:
     import keras
 
-_GAMMAS = (4.0, 2.0, 1.0, 0.5, 0.25)  # times scikit-learn's "scale", 1 / dimension
+_GAMMAS = (32.0, 16.0, 8.0, 4.0, 2.0, 1.0)  # times scikit-learn's "scale"
+_CHOSEN_ON = 2000  # images
 
 
 @dataclass(kw_only=True)
 class CnnOcsvmDetector(CnnDetector):
-    """Scores by the decision function of scikit-learn's machine (`svm`), features standardised.
+    """Scores by the decision function of scikit-learn's machine (`svm`).
 
-    The kernel's width is chosen on normal images alone: a fifth of them is kept aside, and the
-    narrowest kernel is taken (of 4, 2, 1, 1/2, 1/4 times 1 / dimension) of whose boundary no more
-    than `nu`, by a margin of two standard errors, is left outside; the widest if there is none.
+    Features are scaled to unit length. The kernel's width is chosen on normal images alone: each
+    normal class in turn is left out, and the width (of 32, 16, 8, 4, 2, 1 times scikit-learn's
+    "scale") is taken that best tells it from other images of the classes that were not.
 
     Reference:
         arXiv 1907.06312, section 4; Schoelkopf et al. 2001.
@@ -51,7 +52,10 @@ class CnnOcsvmDetector(CnnDetector):
 
         network = self.train_cnn(images, labels, validation, callbacks)
         features = outputs_on(keras.Model(network.input, network.output["features"]), images)
-        machine = fit_machine(features, self.nu, self.exact_limit, self.landmarks, self.seed)
+        features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+        machine = fit_machine(
+            features, labels, self.nu, self.exact_limit, self.landmarks, self.seed
+        )
         inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
         outputs = network(ImagePreprocessing(images.shape[1:3], name="preprocessing")(inputs))
         layer = RbfOneClass(len(machine["centre"]), machine.pop("gamma"), name="svm")
@@ -68,28 +72,43 @@ class CnnOcsvmDetector(CnnDetector):
 
 
 def fit_machine(
-    features: np.ndarray, nu: float, exact_limit: int, landmarks: int, seed: int
+    features: np.ndarray,
+    labels: np.ndarray,
+    nu: float,
+    exact_limit: int,
+    landmarks: int,
+    seed: int,
 ) -> dict:
-    """Fits scikit-learn's machine to features (N, D); see `CnnOcsvmDetector`.
+    """Fits scikit-learn's machine to features (N, D) of unit length; see `CnnOcsvmDetector`.
 
     Returns:
         `gamma`, and the arguments of `RbfOneClass.set_machine`.
     """
-    mean, scale = features.mean(axis=0), features.std(axis=0)
-    scale = np.where(scale > 1e-6, scale, 1.0).astype("float32")
-    standardised = ((features - mean) / scale).astype("float64")
-    order = np.random.default_rng(seed).permutation(len(standardised))
-    held = order[: max(1, len(order) // 5)]
-    kept = order[len(held) :] if len(order) > 1 else order
-    tolerated = nu + 2 * np.sqrt(nu * (1 - nu) / len(held))
-    exact = len(standardised) <= exact_limit
-    for factor in _GAMMAS:
-        gamma = factor / standardised.shape[1]
-        machine = _fit(standardised[kept], nu, gamma, exact, landmarks, seed)
-        if np.mean(_decision(machine, gamma, standardised[held]) < 0) <= tolerated:
-            break
-    machine = _fit(standardised, nu, gamma, exact, landmarks, seed)
-    return {"gamma": gamma, "mean": mean, "scale": scale, **machine}
+    features = features.astype("float64")
+    gamma = _choose_gamma(features, labels, nu, seed)
+    exact = len(features) <= exact_limit
+    return {"gamma": gamma, **_fit(features, nu, gamma, exact, landmarks, seed)}
+
+
+def _choose_gamma(features, labels, nu, seed):
+    from models.metrics import auroc
+
+    order = np.random.default_rng(seed).permutation(len(features))[:_CHOSEN_ON]
+    features, labels = features[order], labels[order]
+    aside = np.arange(len(features)) % 3 == 0
+
+    def separates(gamma):
+        values = []
+        for label in np.unique(labels):
+            out = labels == label
+            tested = aside | out
+            if out.all() or out[tested].all() or not (~tested).any():
+                continue
+            machine = _fit(features[~tested], nu, gamma, True, 0, seed)
+            values.append(auroc(-_decision(machine, gamma, features[tested]), out[tested]))
+        return np.mean(values) if values else 0.0
+
+    return max((factor / features.var() / features.shape[1] for factor in _GAMMAS), key=separates)
 
 
 def _fit(features, nu, gamma, exact, landmarks, seed):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 class NetworkDetector(Detector):
     """Adds epochs, batches and a learning rate, and the training itself."""
 
+    default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.001}
+
     epochs: int = setting(20, "Passes over the training images.")
     batch_size: int = setting(100, "Images a training step.")
-    learning_rate: float = setting(0.001, "Adam's highest.")
+    learning_rate: float | None = setting(
+        None, "Adam's highest; none: what was found best for the schedule."
+    )
     schedule: str = setting(
         "auto",
         "Learning rate: linear (falls to zero), one_cycle (rises, then falls), or auto: one_cycle "
@@ -66,11 +70,12 @@ class NetworkDetector(Detector):
         schedule = self.schedule
         if schedule == "auto":
             schedule = "one_cycle" if self.epochs < 20 else "linear"
+        rate = self.learning_rate
+        if rate is None:
+            rate = self.default_rates.get(schedule, 0.001)
         steps = -(-len(images) // self.batch_size) * self.epochs
         model.compile(
-            keras.optimizers.Adam(
-                learning_rates(schedule, self.learning_rate, steps), weight_decay=weight_decay
-            ),
+            keras.optimizers.Adam(learning_rates(schedule, rate, steps), weight_decay=weight_decay),
             jit_compile=use_xla(),
             **compiled,
         )

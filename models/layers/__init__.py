@@ -5,6 +5,7 @@ from models.layers.capsule_mask import CapsuleMask
 from models.layers.class_capsules import ClassCapsules, dynamic_routing
 from models.layers.class_centres import ClassCentres
 from models.layers.conformal_calibration import ConformalCalibration
+from models.layers.em_capsules import ClassEmCapsules, ConvolutionalEmCapsules, em_routing
 from models.layers.geometric_transformations import GeometricTransformations
 from models.layers.image_preprocessing import ImagePreprocessing, resize_images
 from models.layers.nearest_neighbours import NearestNeighbours
@@ -17,13 +18,16 @@ __all__ = [
     "CapsuleMask",
     "ClassCapsules",
     "ClassCentres",
+    "ClassEmCapsules",
     "ConformalCalibration",
+    "ConvolutionalEmCapsules",
     "GeometricTransformations",
     "ImagePreprocessing",
     "NearestNeighbours",
     "PrimaryCapsules",
     "RbfOneClass",
     "dynamic_routing",
+    "em_routing",
     "resize_images",
     "squash",
     "vector_length",

@@ -4,10 +4,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from models.layers.squash import vector_length
+
 
 @keras.saving.register_keras_serializable("capsad")
 class RbfOneClass(keras.layers.Layer):
-    """`f(x) = sum_i a_i exp(-gamma |x - c_i|^2) + b`, of standardised x.
+    """`f(x) = sum_i a_i exp(-gamma |x - c_i|^2) + b`, of x scaled to unit length.
 
     The centres c are the support vectors of an exact machine, or the landmarks of Nystroem's
     approximation, whose linear map and hyperplane make one vector of weights a.
@@ -33,35 +35,29 @@ class RbfOneClass(keras.layers.Layer):
         self.gamma = gamma
 
     def build(self, input_shape) -> None:
-        """Creates mean and scale (D,), centres (n, D), coefficients (n,), intercept (1,)."""
-        dim = input_shape[-1]
+        """Creates the centres (n, D), coefficients (n,) and intercept (1,)."""
 
         def weight(name, *shape):
             return self.add_weight(name=name, shape=shape, initializer="zeros", trainable=False)
 
-        self.mean, self.scale = weight("mean", dim), weight("scale", dim)
-        self.centre = weight("centre", self.centres, dim)
+        self.centre = weight("centre", self.centres, input_shape[-1])
         self.coefficients = weight("coefficients", self.centres)
         self.intercept = weight("intercept", 1)
 
     def set_machine(
         self,
-        mean: np.ndarray,
-        scale: np.ndarray,
         centre: np.ndarray,
         coefficients: np.ndarray,
         intercept: float,
     ) -> None:
         """Stores what was fitted; shapes as in `build`."""
-        self.mean.assign(mean)
-        self.scale.assign(scale)
         self.centre.assign(centre)
         self.coefficients.assign(coefficients)
         self.intercept.assign([intercept])
 
     def call(self, features) -> keras.KerasTensor:
-        """Standardises, then sums the kernels."""
-        features = (features - self.mean) / self.scale
+        """Scales, then sums the kernels."""
+        features = features / ops.maximum(vector_length(features, keepdims=True), 1e-12)
         # B, n
         squared = (
             ops.sum(ops.square(features), axis=-1, keepdims=True)

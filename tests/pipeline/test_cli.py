@@ -3,13 +3,17 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from models import detectors
 from pipeline import cli
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -108,3 +112,21 @@ def test_doctor_names_what_does_not_fit(capsad, monkeypatch):
     assert result.exit_code == 1
     assert re.search(r"wrong +keras +1.2.3, not 3.15.*\n +-> .*make setup", result.output)
     assert re.search(r"wrong +Keras backend +jax", result.output)
+
+
+def test_the_table_of_detectors_in_the_readme():
+    result = CliRunner().invoke(cli.main, ["detectors", "--markdown"])
+    assert result.exit_code == 0
+    assert result.output in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", detectors.names())
+def test_the_page_of_each_detector(name):
+    page = (ROOT / "docs" / "detectors" / f"{name}.md").read_text()
+    detector = detectors.describe(name)
+    assert page.startswith(f"# {name}: {detector.title}\n")
+    for score in detector.scores:
+        assert f"{score}(x)" in page
+    for field in detector.settings():
+        described = field.metadata["description"]
+        assert f"| `{field.name}` | `{field.default}` | {described} |" in page

@@ -8,9 +8,19 @@ from models.errors import UserError
 from models.scores import ANOMALY_SCORE, anomalousness
 from tests.conftest import TINY, toy_images
 
+SIZE = 18  # the smallest that suits all
+
 # Settings with which each learns the toy images in seconds.
 TOY = {
     "capsnet": {"epochs": 6, "batch_size": 30, "learning_rate": 0.01, **TINY},
+    "matrix_capsnet": {
+        "epochs": 12,
+        "batch_size": 30,
+        "filters": 8,
+        "primary_types": 4,
+        "capsule_types": (6, 6),
+        "decoder_units": (32,),
+    },
     "cnn_softmax": {"epochs": 4, "batch_size": 30, "neighbours": 3},
     "cnn_ocsvm": {"epochs": 4, "batch_size": 30},
     "vae": {"epochs": 15, "batch_size": 30, "learning_rate": 0.003},
@@ -26,10 +36,10 @@ def name(request):
 
 
 def fit(name, toys, calibrated=True, **settings):
-    images, labels = toys(400, 4, seed=0)
+    images, labels = toys(400, 4, seed=0, size=SIZE)
     normal = labels < 3
     detector = detectors.get(name, **{**TOY[name], **settings})
-    calibration, calibration_labels = toys(200, 4, seed=1)
+    calibration, calibration_labels = toys(200, 4, seed=1, size=SIZE)
     calibration = calibration[calibration_labels < 3] if calibrated else None
     return detector, detector.fit(images[normal], labels[normal], calibration=calibration)
 
@@ -58,7 +68,7 @@ def arrays(outputs):
 
 def test_detects(trained, toys):
     detector, scorer = trained
-    images, labels = toys(200, 4, seed=2)
+    images, labels = toys(200, 4, seed=2, size=SIZE)
     outputs = arrays(scorer(images))
     assert set(detector.scores) | {ANOMALY_SCORE, "class_probabilities"} <= set(outputs)
     for score in (*detector.scores, ANOMALY_SCORE):
@@ -77,7 +87,7 @@ def test_a_saved_model_gives_the_same_scores_in_a_fresh_process(
     trained, toys, fresh_python, tmp_path
 ):
     _, scorer = trained
-    images, _ = toys(20, 4, seed=2)
+    images, _ = toys(20, 4, seed=2, size=SIZE)
     expected = arrays(scorer(images))
     scorer.save(tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", images)
@@ -97,7 +107,7 @@ np.savez(sys.argv[1], **scores)
 
 
 def test_trains_under_jax(name, toys, fresh_python, tmp_path):
-    images, labels = toys(120, 3, seed=0)
+    images, labels = toys(120, 3, seed=0, size=SIZE)
     np.savez(tmp_path / "toys.npz", images=images, labels=labels)
     code = f"""
 import numpy as np
@@ -112,7 +122,7 @@ print(all(np.isfinite(np.asarray(v)).all() for v in scorer(toys["images"][:3]).v
 
 def test_the_exported_model_gives_the_same_scores(trained, toys, tmp_path):
     _, scorer = trained
-    images, _ = toys(20, 4, seed=2)
+    images, _ = toys(20, 4, seed=2, size=SIZE)
     serving.export(scorer, images.shape[1:3], str(tmp_path))
     served = tf.saved_model.load(str(tmp_path)).signatures["score_arrays"](images=images)
     for key, value in arrays(scorer(images)).items():
@@ -121,7 +131,7 @@ def test_the_exported_model_gives_the_same_scores(trained, toys, tmp_path):
 
 def test_one_image_scores_as_in_a_batch(trained, toys):
     _, scorer = trained
-    images, _ = toys(20, 4, seed=2)
+    images, _ = toys(20, 4, seed=2, size=SIZE)
     together, alone = arrays(scorer(images)), arrays(scorer(images[:1]))
     for key, value in alone.items():
         np.testing.assert_allclose(value, together[key][:1], rtol=1e-4, atol=1e-4)
@@ -130,7 +140,7 @@ def test_one_image_scores_as_in_a_batch(trained, toys):
 @pytest.mark.parametrize("value", [0, 255])
 def test_blank_images_have_finite_scores(trained, value):
     _, scorer = trained
-    outputs = arrays(scorer(np.full((2, 12, 12, 1), value, "uint8")))
+    outputs = arrays(scorer(np.full((2, SIZE, SIZE, 1), value, "uint8")))
     assert all(np.isfinite(output).all() for output in outputs.values())
 
 
@@ -143,11 +153,11 @@ def test_any_image_size_is_scored(trained):
 def test_a_wrong_number_of_channels_is_refused(trained):
     _, scorer = trained
     with pytest.raises(ValueError, match="incompatible|expected shape"):
-        scorer(np.zeros((2, 12, 12, 3), "uint8"))
+        scorer(np.zeros((2, SIZE, SIZE, 3), "uint8"))
 
 
 def test_same_seed_same_scores_other_seed_others(name, trained, toys):
-    images, _ = toys(20, 4, seed=2)
+    images, _ = toys(20, 4, seed=2, size=SIZE)
     score = trained[0].scores[0]
     expected = np.asarray(trained[1](images)[score])
     again = fit(name, toys, calibrated=False)[1]

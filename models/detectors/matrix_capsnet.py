@@ -1,0 +1,104 @@
+"""Matrix capsules with EM routing as an anomaly detector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from models.detectors.base import setting
+from models.detectors.network import NetworkDetector
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(kw_only=True)
+class MatrixCapsNetDetector(NetworkDetector):
+    """Scores by the largest class activation (`pp`) and by the reconstruction error (`re`).
+
+    Reference:
+        Hinton, Sabour, Frosst 2018, Matrix capsules with EM routing, ICLR; the scores are those
+        of arXiv 1907.06312.
+    """
+
+    name: ClassVar[str] = "matrix_capsnet"
+    title: ClassVar[str] = "Matrix capsules with EM routing"
+    reference: ClassVar[str] = "Hinton et al. 2018, ICLR"
+    scores: ClassVar[tuple[str, ...]] = ("pp", "re")
+    calibrated_score: ClassVar[str] = "pp"
+    default_rates: ClassVar[dict[str, float]] = {"linear": 0.003, "one_cycle": 0.005}
+
+    reconstruction_weight: float = setting(
+        0.0005, "Weight of the sum of squared reconstruction errors beside the spread loss."
+    )
+    shift: int = setting(0, "Pixels by which training images are shifted at random.")
+    filters: int = setting(32, "Channels of the first convolution.")
+    primary_types: int = setting(8, "Types of primary capsules.")
+    capsule_types: tuple[int, int] = setting(
+        (16, 16), "Types of the two layers of convolutional capsules."
+    )
+    routing_iterations: int = setting(2, "Iterations of EM routing.")
+    decoder_units: tuple[int, ...] = setting((512, 1024), "Widths of the decoder's hidden layers.")
+
+    def check_image_size(self, image_size: tuple[int, int]) -> None:
+        """Raises a UserError if images of (height, width) are too small."""
+        from models.matrix_capsnet import check_image_size
+
+        check_image_size(image_size)
+
+    def train(self, images, labels, validation, callbacks) -> keras.Model:
+        """Minimises spread loss and reconstruction error."""
+        import keras
+
+        from models import scores
+        from models.layers import ImagePreprocessing
+        from models.losses import SpreadLoss, SumOfSquares
+        from models.matrix_capsnet import matrix_capsnet
+
+        num_classes = int(labels.max()) + 1
+        training, scoring = matrix_capsnet(
+            images.shape[1:],
+            num_classes,
+            self.filters,
+            self.primary_types,
+            tuple(self.capsule_types),
+            self.routing_iterations,
+            tuple(self.decoder_units),
+        )
+
+        def to_batch(images, labels):
+            target = np.eye(num_classes, dtype="float32")[labels]
+            return (
+                {"images": images, "target": target},
+                {"activations": target, "reconstruction": images},
+            )
+
+        self.fit_network(
+            training,
+            to_batch,
+            images,
+            labels,
+            validation,
+            callbacks,
+            shift=self.shift,
+            loss={"activations": SpreadLoss(), "reconstruction": SumOfSquares()},
+            loss_weights={"activations": 1.0, "reconstruction": self.reconstruction_weight},
+            metrics={"activations": [keras.metrics.CategoricalAccuracy(name="accuracy")]},
+        )
+        inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
+        scaled = ImagePreprocessing(images.shape[1:3], name="preprocessing")(inputs)
+        outputs = scoring(scaled)
+        activations = outputs["activations"] + 1e-12  # all may be 0
+        return keras.Model(
+            inputs,
+            {
+                "pp": keras.ops.max(outputs["activations"], axis=-1),
+                "re": scores.reconstruction_error(scaled, outputs["reconstruction"]),
+                "class_probabilities": activations
+                / keras.ops.sum(activations, axis=-1, keepdims=True),
+                "reconstruction": outputs["reconstruction"],
+            },
+            name=self.name,
+        )

@@ -1,0 +1,249 @@
+"""Matrix capsules with EM routing."""
+
+import keras
+import numpy as np
+from keras import ops
+
+_POSE = 4  # poses are 4 x 4 matrices
+_PARTS = _POSE * _POSE
+_LEAST_VARIANCE = 1e-4
+
+
+def em_routing(
+    votes: keras.KerasTensor,
+    activations: keras.KerasTensor,
+    beta_use: keras.KerasTensor,
+    beta_activate: keras.KerasTensor,
+    iterations: int,
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Clusters the votes of the capsules below by a mixture of Gaussians.
+
+    The E-step is done in log space. Where no activation comes from below the poses are the plain
+    mean of the votes, and the activation falls to what `beta_activate` alone gives.
+
+    Args:
+        votes: float tensor, shape (N, I, J, 16): of each capsule below for each above; N runs
+            over images and positions.
+        activations: of the capsules below, float tensor, shape (N, I), in [0, 1].
+        beta_use: cost of using a capsule above, per unit of data and dimension, shape (J,).
+        beta_activate: reward of activating it, shape (J,).
+        iterations: at least 1.
+
+    Returns:
+        Poses, shape (N, J, 16), and activations, shape (N, J), in [0, 1].
+
+    Reference:
+        Hinton, Sabour, Frosst 2018, Matrix capsules with EM routing, procedure 1; the inverse
+        temperature rises by iteration as in Gritzman 2019, Avoiding implementation pitfalls of
+        "Matrix capsules with EM routing", arXiv 1907.00652.
+    """
+    below, above = votes.shape[1:3]
+    # N, I, 1
+    weight = activations[:, :, None]
+    # N, I, J
+    responsibility = weight * ops.ones((1, 1, above), dtype=votes.dtype) / above
+    for iteration in range(iterations):
+        # M-step. N, J
+        total = ops.sum(responsibility, axis=1) + 1e-8
+        share = (responsibility + 1e-8 / below) / total[:, None, :]
+        # N, J, 16
+        mean = ops.sum(share[..., None] * votes, axis=1)
+        deviation = ops.square(votes - mean[:, None])
+        variance = ops.sum(share[..., None] * deviation, axis=1) + _LEAST_VARIANCE
+        log_variance = ops.log(variance)
+        # The data a capsule gets are counted as a part of what there is: sizes then don't matter.
+        amount = total * above / below
+        cost = (beta_use + 0.5 * ops.mean(log_variance, axis=-1)) * amount
+        inverse_temperature = 8.0 * (1.0 - 0.95 ** (iteration + 1))
+        logit = inverse_temperature * (beta_activate - cost)
+        if iteration == iterations - 1:
+            break
+        # E-step, in log space. N, I, J
+        log_density = -0.5 * ops.sum(
+            deviation / variance[:, None] + log_variance[:, None] + np.log(2 * np.pi), axis=-1
+        )
+        log_posterior = ops.log_sigmoid(logit)[:, None] + log_density
+        responsibility = ops.softmax(log_posterior, axis=-1) * weight
+    return mean, ops.sigmoid(logit)
+
+
+class _EmCapsules(keras.layers.Layer):
+    """What the two layers share: transformation matrices, betas, routing."""
+
+    def __init__(self, capsules, routing_iterations, **kwargs):
+        super().__init__(**kwargs)
+        if routing_iterations < 1:
+            raise ValueError(f"routing_iterations must be at least 1, not {routing_iterations}.")
+        self.capsules = capsules
+        self.routing_iterations = routing_iterations
+
+    def _add_weights(self, below):
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(below, _POSE, self.capsules * _POSE),
+            initializer=_NearIdentity(),
+        )
+        self.beta_use = self.add_weight(name="beta_use", shape=(self.capsules,))
+        self.beta_activate = self.add_weight(name="beta_activate", shape=(self.capsules,))
+
+    def _votes(self, poses):
+        """Poses (N, I, 16) times matrices: votes (N, I, J, 16)."""
+        below = self.kernel.shape[0]
+        # I, N * 4, 4 @ I, 4, J * 4
+        poses = ops.reshape(ops.transpose(poses, (1, 0, 2)), (below, -1, _POSE))
+        votes = ops.reshape(
+            ops.matmul(poses, self.kernel), (below, -1, _POSE, self.capsules, _POSE)
+        )
+        # N, I, J, 4, 4
+        votes = ops.transpose(votes, (1, 0, 3, 2, 4))
+        return ops.reshape(votes, (-1, below, self.capsules, _PARTS))
+
+    def _route(self, votes, activations):
+        return em_routing(
+            votes, activations, self.beta_use, self.beta_activate, self.routing_iterations
+        )
+
+    def get_config(self) -> dict:
+        """Every argument of the constructor."""
+        return {
+            **super().get_config(),
+            "capsules": self.capsules,
+            "routing_iterations": self.routing_iterations,
+        }
+
+
+class _NearIdentity(keras.initializers.Initializer):
+    """The identity and a little noise for every pair of capsules."""
+
+    def __call__(self, shape, dtype=None):
+        noise = keras.initializers.TruncatedNormal(stddev=0.3)(shape, dtype)
+        below, pose, columns = shape
+        return noise + ops.tile(ops.eye(pose, dtype=dtype), (1, columns // pose))[None]
+
+
+@keras.saving.register_keras_serializable("capsad")
+class ConvolutionalEmCapsules(_EmCapsules):
+    """Each capsule above sees the capsules of a square of positions below.
+
+    Args:
+        capsules: types of capsules J at each position above.
+        kernel_size: height and width K of the square.
+        strides: distance of the squares.
+        routing_iterations: at least 1.
+
+    Call arguments:
+        poses: float tensor, shape (B, H, W, I, 16).
+        activations: float tensor, shape (B, H, W, I), in [0, 1].
+
+    Returns:
+        Poses, shape (B, H', W', J, 16), and activations, shape (B, H', W', J), in [0, 1].
+
+    Raises:
+        ValueError: if `routing_iterations` is below 1.
+
+    Reference:
+        Hinton, Sabour, Frosst 2018, Matrix capsules with EM routing, section 4.
+    """
+
+    def __init__(self, capsules, kernel_size=3, strides=1, routing_iterations=3, **kwargs):
+        super().__init__(capsules, routing_iterations, **kwargs)
+        self.kernel_size = kernel_size
+        self.strides = strides
+
+    def build(self, poses_shape, activations_shape=None) -> None:
+        """Creates the matrices, (K * K * I, 4, J * 4), and the betas, (J,)."""
+        self._add_weights(self.kernel_size**2 * poses_shape[3])
+
+    def call(self, poses, activations) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Cuts out the squares and routes in each."""
+        _, height, width, types, _ = poses.shape
+        rows, columns = (self._extent(extent) for extent in (height, width))
+        below = self.kernel_size**2 * types
+        # B * H' * W', K * K * I, 16
+        poses = ops.reshape(self._squares(poses, rows, columns), (-1, below, _PARTS))
+        activations = self._squares(activations[..., None], rows, columns)
+        activations = ops.reshape(activations, (-1, below))
+        poses, activations = self._route(self._votes(poses), activations)
+        return (
+            ops.reshape(poses, (-1, rows, columns, self.capsules, _PARTS)),
+            ops.reshape(activations, (-1, rows, columns, self.capsules)),
+        )
+
+    def _squares(self, values, rows, columns):
+        """From (B, H, W, I, P) to (B, H', W', K * K, I, P)."""
+        parts = []
+        for row in range(self.kernel_size):
+            for column in range(self.kernel_size):
+                bottom = row + (rows - 1) * self.strides + 1
+                right = column + (columns - 1) * self.strides + 1
+                parts.append(values[:, row : bottom : self.strides, column : right : self.strides])
+        return ops.stack(parts, axis=3)
+
+    def _extent(self, extent):
+        return 1 + (extent - self.kernel_size) // self.strides
+
+    def compute_output_shape(self, poses_shape, activations_shape=None) -> tuple:
+        """Shapes of poses and activations."""
+        batch, height, width = poses_shape[:3]
+        shape = (batch, self._extent(height), self._extent(width), self.capsules)
+        return (*shape, _PARTS), shape
+
+    def get_config(self) -> dict:
+        """Every argument of the constructor."""
+        return {**super().get_config(), "kernel_size": self.kernel_size, "strides": self.strides}
+
+
+@keras.saving.register_keras_serializable("capsad")
+class ClassEmCapsules(_EmCapsules):
+    """One capsule a class, reached from all positions by the same matrices.
+
+    The scaled coordinates of a vote's position are added to its first two components, so that
+    sharing matrices loses no place (coordinate addition).
+
+    Args:
+        capsules: number of classes J.
+        routing_iterations: at least 1.
+
+    Call arguments:
+        poses: float tensor, shape (B, H, W, I, 16).
+        activations: float tensor, shape (B, H, W, I), in [0, 1].
+
+    Returns:
+        Poses, shape (B, J, 16), and activations, shape (B, J), in [0, 1].
+
+    Raises:
+        ValueError: if `routing_iterations` is below 1.
+
+    Reference:
+        Hinton, Sabour, Frosst 2018, Matrix capsules with EM routing, section 4.
+    """
+
+    def __init__(self, capsules, routing_iterations=3, **kwargs):
+        super().__init__(capsules, routing_iterations, **kwargs)
+
+    def build(self, poses_shape, activations_shape=None) -> None:
+        """Creates the matrices, (I, 4, J * 4), and the betas, (J,)."""
+        self._add_weights(poses_shape[3])
+
+    def call(self, poses, activations) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Adds coordinates to the votes and routes over all positions."""
+        _, height, width, types, _ = poses.shape
+        # B * H * W, I, J, 16
+        votes = self._votes(ops.reshape(poses, (-1, types, _PARTS)))
+        votes = ops.reshape(votes, (-1, height * width, types, self.capsules, _PARTS))
+        votes = votes + _coordinates(height, width)[:, None, None, :]
+        votes = ops.reshape(votes, (-1, height * width * types, self.capsules, _PARTS))
+        return self._route(votes, ops.reshape(activations, (-1, height * width * types)))
+
+    def compute_output_shape(self, poses_shape, activations_shape=None) -> tuple:
+        """Shapes of poses and activations."""
+        shape = (poses_shape[0], self.capsules)
+        return (*shape, _PARTS), shape
+
+
+def _coordinates(height, width):
+    """(H * W, 16): row and column in (0, 1) in the first two components, else 0."""
+    coordinates = np.zeros((height, width, _PARTS), "float32")
+    coordinates[..., 0] = (np.arange(height)[:, None] + 0.5) / height
+    coordinates[..., 1] = (np.arange(width) + 0.5) / width
+    return coordinates.reshape(-1, _PARTS)

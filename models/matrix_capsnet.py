@@ -1,0 +1,90 @@
+"""Matrix capsules with EM routing, and a decoder on the winning pose."""
+
+import keras
+from keras import layers
+
+from models.errors import UserError
+from models.layers import CapsuleMask, ClassEmCapsules, ConvolutionalEmCapsules
+
+
+def matrix_capsnet(
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    filters: int,
+    primary_types: int,
+    capsule_types: tuple[int, int],
+    routing_iterations: int,
+    decoder_units: tuple[int, ...],
+) -> tuple[keras.Model, keras.Model]:
+    """ReLU convolution, primary, two convolutional and the class capsules; decoder.
+
+    Args:
+        input_shape: height, width and channels (H, W, K) of the images.
+        num_classes: number of classes C.
+        filters: channels of the first convolution (5x5, stride 2).
+        primary_types: types of primary capsules, each with a 4x4 pose and an activation.
+        capsule_types: types of the two layers of convolutional capsules (3x3, strides 2 and 1).
+        routing_iterations: of each layer.
+        decoder_units: widths of the decoder's hidden layers.
+
+    Returns:
+        The model of training, from `images` (B, H, W, K) in [0, 1] and one-hot `target` (B, C),
+        and that of scoring, from images alone. Both give `activations` (B, C) in [0, 1] and
+        `reconstruction` (B, H, W, K) in [0, 1], decoded from the pose of the true class, or of
+        the most active.
+
+    Raises:
+        UserError: if the images are too small.
+
+    Reference:
+        Hinton, Sabour, Frosst 2018, Matrix capsules with EM routing.
+    """
+    check_image_size(input_shape[:2])
+    images = keras.Input(input_shape, name="images")
+    # B, H', W', filters
+    features = layers.Conv2D(filters, 5, 2, activation="relu")(images)
+    features = layers.BatchNormalization(momentum=0.9)(features)
+    height, width = features.shape[1:3]
+    poses = layers.Conv2D(primary_types * 16, 1)(features)
+    poses = layers.Reshape((height, width, primary_types, 16))(poses)
+    activations = layers.Conv2D(primary_types, 1, activation="sigmoid")(features)
+    first, second = capsule_types
+    poses, activations = ConvolutionalEmCapsules(
+        first, 3, 2, routing_iterations, name="convolutional_capsules_1"
+    )(poses, activations)
+    poses, activations = ConvolutionalEmCapsules(
+        second, 3, 1, routing_iterations, name="convolutional_capsules_2"
+    )(poses, activations)
+    # B, C, 16 and B, C
+    poses, activations = ClassEmCapsules(num_classes, routing_iterations, name="class_capsules")(
+        poses, activations
+    )
+    encoder = keras.Model(images, [poses, activations], name="encoder")
+
+    decoder = keras.Sequential([keras.Input((num_classes * 16,))], name="decoder")
+    for units in decoder_units:
+        decoder.add(layers.Dense(units, activation="relu"))
+    pixels = input_shape[0] * input_shape[1] * input_shape[2]
+    decoder.add(layers.Dense(pixels, activation="sigmoid"))
+    decoder.add(layers.Reshape(input_shape))
+
+    target = keras.Input((num_classes,), name="target")
+    mask = CapsuleMask(name="mask")
+    poses, activations = encoder(images)
+
+    def outputs(weights):
+        return {"activations": activations, "reconstruction": decoder(mask(poses, weights))}
+
+    return (
+        keras.Model({"images": images, "target": target}, outputs(target)),
+        keras.Model(images, outputs(activations)),
+    )
+
+
+def check_image_size(image_size: tuple[int, int]) -> None:
+    """Raises a UserError if the convolutions leave nothing of images of (height, width)."""
+    if min(image_size) < 17:
+        raise UserError(
+            f"Images of {image_size[0]}x{image_size[1]} pixels are too small for matrix capsules, "
+            "which need at least 17x17: enlarge --image-size."
+        )
