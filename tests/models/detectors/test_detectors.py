@@ -23,7 +23,7 @@ TOY = {
     },
     "cnn_softmax": {"epochs": 4, "batch_size": 30, "neighbours": 3},
     "cnn_ocsvm": {"epochs": 4, "batch_size": 30},
-    "vae": {"epochs": 15, "batch_size": 30, "learning_rate": 0.003},
+    "vae": {"epochs": 30, "batch_size": 30, "learning_rate": 0.003},
     "dbn": {"epochs": 60, "batch_size": 30, "units": (60, 60)},
     "deep_svdd": {"epochs": 10, "batch_size": 30, "learning_rate": 0.003},
     "geom": {"epochs": 20, "batch_size": 30, "architecture": "paper"},
