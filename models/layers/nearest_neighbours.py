@@ -45,11 +45,13 @@ class NearestNeighbours(keras.layers.Layer):
         self.bank.assign(_unit(ops.convert_to_tensor(features)))
 
     def call(self, features) -> keras.KerasTensor:
-        """The squared distance of unit vectors is 2 - 2 cos."""
+        """Seeks by the cosine; the distance by differences, which don't cancel when small."""
+        features = _unit(features)
         # B, n
-        cosine = ops.matmul(_unit(features), ops.transpose(self.bank))
-        farthest = ops.top_k(cosine, self.neighbours)[0][:, -1]
-        return -ops.sqrt(ops.maximum(2.0 - 2.0 * farthest, 0.0))
+        cosine = ops.matmul(features, ops.transpose(self.bank))
+        farthest = ops.top_k(cosine, self.neighbours)[1][:, -1]
+        # B, D
+        return -vector_length(features - ops.take(self.bank, farthest, axis=0))
 
     def compute_output_shape(self, input_shape) -> tuple:
         """Shape (B,)."""
