@@ -54,7 +54,8 @@ def tables(rows: list[dict]) -> list[str]:
     lines = [
         "# All detectors on MNIST",
         "",
-        "    python benchmarks/detectors.py --data-dir DIR --anomaly 9 --epochs 2 --save",
+        "    python benchmarks/detectors.py --data-dir DIR --anomaly 9 --anomaly 2 --epochs 2 "
+        "--limit 10000 --save",
         "",
         describe(),
         "",
