@@ -15,9 +15,10 @@ def frequency_convolution(
 ) -> keras.KerasTensor:
     """Strided "valid" convolution (as networks call it: a correlation) in the frequency domain.
 
-    A convolution of stride s is one of stride 1 over s x s times the channels (space to depth).
-    That is a product in the frequency domain: the transform of a real image has few distinct
-    frequencies, each a product of channels, and a complex product takes three real ones (Gauss).
+    A convolution of stride s is one of stride 1 over s x s times the channels (space to depth),
+    and that is a product of polynomials: evaluated at as many points as it has coefficients, a
+    product a point. At roots of unity these are the frequencies of a Fourier transform; some real
+    points beside them (Toom, Cook) save the two further products that a complex one takes (Gauss).
     Altogether it is a bilinear algorithm `y = C ((A x) * (B k))`, with constant matrices A, B, C
     and a matrix product over the channels for `*`. Equal to the direct sum up to rounding.
 

@@ -82,8 +82,13 @@ class PrimaryCapsules(keras.layers.Layer):
 
     def _convolve(self, features, training):
         def in_frequency_domain():
-            kernel, bias = self.convolution.kernel, self.convolution.bias
-            return frequency_convolution(features, kernel, self.strides) + bias
+            # In float32, for the transforms are; the output is of the direct one's dtype.
+            images, kernel, bias = (
+                ops.cast(values, "float32")
+                for values in (features, self.convolution.kernel, self.convolution.bias)
+            )
+            output = frequency_convolution(images, kernel, self.strides) + bias
+            return ops.cast(output, self.compute_dtype)
 
         def direct():
             return self.convolution(features)

@@ -104,3 +104,12 @@ def test_few_images_are_convolved_directly_and_many_in_the_frequency_domain():
 def test_unknown_methods_are_refused():
     with pytest.raises(ValueError, match="auto, direct or frequency"):
         PrimaryCapsules(method="fft")
+
+
+def test_both_methods_compute_in_the_layers_precision():
+    features = np.random.default_rng(0).random((2, 20, 20, 16)).astype("float32")
+    for method in ("direct", "frequency"):
+        layer = PrimaryCapsules(4, 4, method=method, dtype="mixed_bfloat16")
+        layer.build(features.shape)
+        assert layer._convolve(tf.cast(features, "bfloat16"), False).dtype == "bfloat16"
+        assert layer(features).dtype == "float32"  # the capsules themselves
