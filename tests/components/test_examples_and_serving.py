@@ -84,12 +84,11 @@ def png(image):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", detectors.names())
 def test_the_saved_model_gives_our_scores_where_our_packages_cannot_be_imported(
-    name, channels, toys, tiny, tmp_path, fresh_python
+    channels, toys, tiny, tmp_path, fresh_python
 ):
     images, labels = toys(90, 3, seed=0, channels=channels)
-    detector = detectors.get(name, epochs=2, batch_size=30, learning_rate=0.01, **tiny)
+    detector = detectors.get("capsnet", epochs=2, batch_size=30, learning_rate=0.01, **tiny)
     scorer = detector.fit(images, labels, calibration=images[:30])
     export(scorer, (12, 12), str(tmp_path / "model"))
 
