@@ -1,11 +1,12 @@
 """The tf.train.Examples that travel through the pipeline: how they are written and read."""
 
 import io
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
+
+from components.splits import ANOMALY_LABEL, Split
 
 ENCODED = "image/encoded"
 HEIGHT = "image/height"
@@ -16,21 +17,6 @@ TEXT = "image/class/text"
 IS_ANOMALY = "is_anomaly"
 CONTRAST = "contrast"
 ID = "id"
-
-ANOMALY_LABEL = -1
-
-
-class Split(NamedTuple):
-    """The images of one split, ordered by `ids`."""
-
-    images: np.ndarray
-    """uint8, shape (N, H, W, K)."""
-    labels: np.ndarray
-    """int64, shape (N,): index among the normal classes; -1 for an anomaly."""
-    texts: np.ndarray
-    """str, shape (N,): name of the class."""
-    ids: np.ndarray
-    """str, shape (N,): part of the data set and index in it."""
 
 
 def make_example(

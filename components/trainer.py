@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import keras
@@ -48,7 +47,6 @@ def run_fn(fn_args: FnArgs) -> None:
         verbose=1 if sys.stdout.isatty() else 2,
         backup_dir=str(backup_dir),
     )
-    started = time.monotonic()
     scorer = detector.fit(
         train.images,
         train.labels,
@@ -56,10 +54,9 @@ def run_fn(fn_args: FnArgs) -> None:
         calibration=calibration.images,
         callbacks=(keras.callbacks.TensorBoard(str(run_dir), write_graph=False),),
     )
-    seconds = time.monotonic() - started
     export(scorer, image_size, fn_args.serving_model_dir)
     scorer.save(run_dir / "model.keras")
     (run_dir / "history.json").write_text(
-        json.dumps({"history": detector.history, "seconds": seconds})
+        json.dumps({"history": detector.history, "seconds": detector.seconds})
     )
     shutil.rmtree(backup_dir, ignore_errors=True)

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,6 +167,7 @@ class Backup(keras.callbacks.Callback):
         super().__init__()
         self.folder = folder and Path(folder)
         self.history: dict[str, list[float]] = {}
+        self.seconds = 0.0  # that training took, before a kill too
 
     def restore(self, model: keras.Model) -> int:
         """Loads the newest state, if any, into the compiled `model`; gives the epochs done."""
@@ -177,8 +179,13 @@ class Backup(keras.callbacks.Callback):
         with np.load(folder / self._STATE) as values:
             for variable, name in zip(_variables(model), values.files, strict=True):
                 variable.assign(values[name])
-        self.history = json.loads((folder / "history.json").read_text())
+        kept = json.loads((folder / "history.json").read_text())
+        self.history, self.seconds = kept["history"], kept["seconds"]
         return epoch
+
+    def on_epoch_begin(self, epoch, logs=None) -> None:
+        """Starts the clock."""
+        self._started = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None) -> None:
         """Stops at a loss that is not finite."""
@@ -187,6 +194,7 @@ class Backup(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None) -> None:
         """Writes weights, optimizer and history; then drops the state before."""
         self._check(f"the end of epoch {epoch + 1}", logs)
+        self.seconds += time.monotonic() - self._started
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(float(value))
         if self.folder is None:
@@ -198,7 +206,8 @@ class Backup(keras.callbacks.Callback):
         state = io.BytesIO()
         np.savez(state, *values)
         (incomplete / self._STATE).write_bytes(state.getbuffer())
-        (incomplete / "history.json").write_text(json.dumps(self.history))
+        kept = {"history": self.history, "seconds": self.seconds}
+        (incomplete / "history.json").write_text(json.dumps(kept))
         previous = self._states()
         os.replace(incomplete, self.folder / f"epoch-{epoch + 1:05d}")
         for _, folder in previous:

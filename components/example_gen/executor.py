@@ -16,8 +16,9 @@ from tfx.types import artifact_utils
 
 from components import sources
 from components.example_gen.hold_out import SPLITS, UNUSED, hold_out
-from components.examples import ANOMALY_LABEL, make_example
+from components.examples import make_example
 from components.sources.base import Source, UnreadableImage
+from components.splits import ANOMALY_LABEL, identity, unreadable_message
 from models.errors import UserError
 
 # Images read by one worker at a time: the unit of parallelism and of memory.
@@ -60,7 +61,7 @@ class ReadShard(beam.DoFn):
                 label=normal.index(text) if is_normal else ANOMALY_LABEL,
                 text=text,
                 contrast=[text] if is_normal else normal,
-                identity=f"{shard.part}-{shard.start + offset:08d}",
+                identity=identity(shard.part, shard.start + offset),
             )
             yield beam.pvalue.TaggedOutput(SPLITS[shard.splits[offset]], example)
 
@@ -120,13 +121,9 @@ class Executor(BaseExampleGenExecutor):
         if not unreadable:
             return
         allowed = int(_config(exec_properties)["max_unreadable"])
-        listed = "; ".join(unreadable[:10]) + "; ..." * (len(unreadable) > 10)
         if len(unreadable) > allowed:
-            raise UserError(
-                f"{len(unreadable)} images cannot be decoded, more than the {allowed} that "
-                f"--max-unreadable allows: {listed}. Repair or remove them, or raise the limit."
-            )
-        logging.warning("Skipped %d images that cannot be decoded: %s", len(unreadable), listed)
+            raise UserError(unreadable_message(unreadable, allowed))
+        logging.warning("Skipped %d images that cannot be decoded: %s", len(unreadable), unreadable)
 
 
 def _config(exec_properties) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,7 +26,8 @@ class Detector(abc.ABC):
     """Is fitted on normal images and ends as one Keras model from images to named scores.
 
     A subclass declares its settings as fields, says what its raw scores are and implements
-    `train`. Attributes after `fit`: `history`, a dict of one value an epoch.
+    `train`. Attributes after `fit`: `history`, a dict of one value an epoch, and `seconds`, what
+    the training took, before a kill too.
     """
 
     name: ClassVar[str]
@@ -40,6 +42,7 @@ class Detector(abc.ABC):
 
     def __post_init__(self):
         self.history: dict[str, list[float]] = {}
+        self.seconds = 0.0
 
     @classmethod
     def settings(cls) -> tuple[dataclasses.Field, ...]:
@@ -82,7 +85,9 @@ class Detector(abc.ABC):
         from models.calibration import calibrate
 
         keras.utils.set_random_seed(self.seed)
+        started = time.monotonic()
         scorer = self.train(images, labels, validation, callbacks)
+        self.seconds += time.monotonic() - started
         if calibration is None:
             return scorer
         return calibrate(scorer, calibration, self.calibrated_score)

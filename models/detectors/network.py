@@ -81,6 +81,7 @@ class NetworkDetector(Detector):
         )
         backup = Backup(self.backup_dir)
         first_epoch = backup.restore(model)
+        self.seconds = backup.seconds
         model.fit(
             Batches(
                 images,
