@@ -31,16 +31,19 @@ class Plan:
         return tuple(self.source.class_names[index] for index in self.anomaly)
 
 
-def plan(config: PipelineConfig) -> Plan:
+def plan(config: PipelineConfig, source: Source | None = None) -> Plan:
     """Finds the data and checks all that can be checked cheaply.
+
+    Args:
+        config: what is to be run.
+        source: the data, where it was found and verified before.
 
     Raises:
         UserError: if the data is missing or damaged, or the configuration does not fit it.
     """
     data, training = config.data, config.training
     detector = detectors.get(training.detector, **training.settings)
-    source = sources.get(data.source, data.data_dir, **data.source_options)
-    source.verify()
+    source = source or find_source(config)
     anomaly = resolve_anomaly(data.anomaly, source.class_names)
     protocol = {
         "seed": config.seed,
@@ -48,6 +51,19 @@ def plan(config: PipelineConfig) -> Plan:
         "calibration_fraction": data.calibration_fraction,
         "test_fraction": data.test_fraction,
         "limit_per_class": data.limit_per_class,
+        "balanced": data.balanced_test,
     }
     hold_out(source.labels(), source.class_names, anomaly, **protocol)
     return Plan(source, detector, anomaly, protocol)
+
+
+def find_source(config: PipelineConfig) -> Source:
+    """The verified data of `config`.
+
+    Raises:
+        UserError: if it is missing or damaged.
+    """
+    data = config.data
+    source = sources.get(data.source, data.data_dir, **data.source_options)
+    source.verify()
+    return source
