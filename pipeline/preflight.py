@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from components import sources
 from components.example_gen.hold_out import hold_out, resolve_anomaly
 from components.sources.base import Source
+from components.splits import Split, load_splits
 from models import detectors
 from models.detectors.base import Detector
 from pipeline.configs import PipelineConfig
@@ -14,6 +15,7 @@ from pipeline.configs import PipelineConfig
 class Plan:
     """A configuration whose data was found and fits."""
 
+    config: PipelineConfig
     source: Source
     detector: Detector
     anomaly: tuple[int, ...]
@@ -29,6 +31,17 @@ class Plan:
     def anomaly_classes(self) -> tuple[str, ...]:
         """Names of the anomalous classes."""
         return tuple(self.source.class_names[index] for index in self.anomaly)
+
+    def load_splits(self) -> dict[str, Split]:
+        """Name of each split -> its images, in memory.
+
+        Raises:
+            UserError: if images cannot be decoded.
+        """
+        data = self.config.data
+        return load_splits(
+            self.source, self.anomaly, self.hold_out, data.image_size, data.max_unreadable
+        )
 
 
 def plan(config: PipelineConfig, source: Source | None = None) -> Plan:
@@ -54,7 +67,7 @@ def plan(config: PipelineConfig, source: Source | None = None) -> Plan:
         "balanced": data.balanced_test,
     }
     hold_out(source.labels(), source.class_names, anomaly, **protocol)
-    return Plan(source, detector, anomaly, protocol)
+    return Plan(config, source, detector, anomaly, protocol)
 
 
 def find_source(config: PipelineConfig) -> Source:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from components.report.tables import first_of_each
-from components.splits import ANOMALY_LABEL, Split, load_splits
+from components.splits import ANOMALY_LABEL, Split
 from models import metrics
 from models.errors import UserError
 from models.scores import ANOMALY_SCORE, anomalousness
@@ -42,9 +42,13 @@ _BATCH_SIZE = 100
 class Cell:
     """One training and its test."""
 
-    config: PipelineConfig
-    protocol: str
     plan: preflight.Plan
+    protocol: str
+
+    @property
+    def config(self) -> PipelineConfig:
+        """What is run."""
+        return self.plan.config
 
     @property
     def anomaly(self) -> str:
@@ -112,7 +116,7 @@ def make_cells(
         for detector in detector_names:
             for seed in seeds:
                 chosen = override(config, detector=detector, anomaly=anomaly, seed=seed)
-                cells.append(Cell(chosen, protocol, preflight.plan(chosen, source)))
+                cells.append(Cell(preflight.plan(chosen, source), protocol))
     return cells
 
 
@@ -161,14 +165,8 @@ def run(
 
 
 def _run_cell(cell, folder, training, progress):
-    data, detector = cell.config.data, cell.plan.detector
-    splits = load_splits(
-        cell.plan.source,
-        cell.plan.anomaly,
-        cell.plan.hold_out,
-        data.image_size,
-        data.max_unreadable,
-    )
+    detector = cell.plan.detector
+    splits = cell.plan.load_splits()
     train, validation, test = (splits[name] for name in ("train", "eval", "test"))
     detector = dataclasses.replace(detector, seed=cell.config.seed, backup_dir=str(training))
     scorer = detector.fit(
@@ -184,7 +182,7 @@ def _run_cell(cell, folder, training, progress):
     scoring = time.monotonic() - started
 
     result = {
-        "data_set": data.source,
+        "data_set": cell.config.data.source,
         "protocol": cell.protocol,
         "anomaly": cell.anomaly,
         "normal": ",".join(cell.plan.normal_classes),
