@@ -13,6 +13,7 @@ import click
 
 from models.errors import UserError
 from pipeline import configs
+from pipeline.score import score
 
 
 class Command(click.Group):
@@ -55,6 +56,7 @@ def _setting(context, parameter, values):
     return settings
 
 
+main.add_command(score)
 _positive = click.IntRange(min=1)
 
 
