@@ -13,7 +13,7 @@ import click
 
 from models.errors import UserError
 from pipeline import configs
-from pipeline.score import score
+from pipeline.score import score as score_command
 
 
 class Command(click.Group):
@@ -56,7 +56,7 @@ def _setting(context, parameter, values):
     return settings
 
 
-main.add_command(score)
+main.add_command(score_command)
 _positive = click.IntRange(min=1)
 
 
@@ -79,6 +79,12 @@ _positive = click.IntRange(min=1)
 )
 @click.option(
     "--min-auroc", type=click.FloatRange(0, 1), help="Below it a model is not pushed.  [0.6]"
+)
+@click.option(
+    "--infra-validation",
+    is_flag=True,
+    default=None,
+    help="Push only what TensorFlow Serving, started by docker, loads and answers with.",
 )
 @click.option(
     "--max-unreadable",

@@ -7,6 +7,7 @@ from components.example_gen.hold_out import hold_out, resolve_anomaly
 from components.sources.base import Source
 from models import detectors
 from models.detectors.base import Detector
+from models.errors import UserError
 from pipeline.configs import PipelineConfig
 
 
@@ -51,3 +52,16 @@ def plan(config: PipelineConfig) -> Plan:
     }
     hold_out(source.labels(), source.class_names, anomaly, **protocol)
     return Plan(source, detector, anomaly, protocol)
+
+
+def check_docker() -> None:
+    """Raises a UserError if infra validation could not start its container."""
+    import docker
+
+    try:
+        docker.from_env().ping()
+    except docker.errors.DockerException:
+        raise UserError(
+            "--infra-validation starts TensorFlow Serving by docker, which does not answer: start "
+            "docker, or leave the option out."
+        ) from None

@@ -52,7 +52,8 @@ def score(paths, url, model_name, timeout, alpha, format_name, output) -> None:
     model, images = (None, paths) if url else (paths[:1], paths[1:])
     if not images:
         raise UserError(
-            "Give images or folders: capsad score MODEL IMAGE..., or capsad score --url URL IMAGE..."
+            "Give images or folders: capsad score MODEL IMAGE..., or "
+            "capsad score --url URL IMAGE..."
         )
     from components import scoring
     from components.scoring.files import find_images, score_files

@@ -66,9 +66,12 @@ class Model:
             raise Refused(f"input size does not match signature: expected {sorted(expected)}")
         try:
             tensors = {name: tf.constant(inputs[name], expected[name].dtype) for name in expected}
+        except (TypeError, ValueError) as error:
+            raise Refused(f"Inputs are not of the expected type: {sorted(expected)}") from error
+        try:
             outputs = self.loaded.signatures[signature](**tensors)
-        except (tf.errors.InvalidArgumentError, TypeError, ValueError) as error:
-            raise Refused(str(error)) from error
+        except tf.errors.InvalidArgumentError as error:
+            raise Refused(error.message) from error
         return {name: value.numpy() for name, value in outputs.items()}
 
 

@@ -82,9 +82,7 @@ class RemoteClient(Client):
 
     def failed(self, message: str) -> UserError:
         """The error for any other answer."""
-        return UserError(
-            f"The server at {self.url} failed on model '{self.model_name}': {one_line(message)}"
-        )
+        return UserError(f"The server at {self.url} failed on model '{self.model_name}': {message}")
 
 
 def as_array(values: np.ndarray | Sequence) -> np.ndarray:
@@ -96,6 +94,6 @@ def as_array(values: np.ndarray | Sequence) -> np.ndarray:
 
 
 def one_line(message: str) -> str:
-    """The first sentence of an error of TensorFlow, without the names of its graph's nodes."""
-    message = message.partition("\n")[0]
-    return re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]", "", message).strip()[:300]
+    """What an error of TensorFlow says, without where in its graph that happened."""
+    message = message.partition("\n\t [[")[0].rpartition("\n")[2]
+    return re.sub(r"\{\{.*?\}\}", "", message).strip()[:300]

@@ -46,18 +46,16 @@ class GrpcClient(RemoteClient):
         try:
             response = self._service.Predict(request, self.timeout)
         except grpc.RpcError as error:
-            raise self._explained(error.code(), error.details()) from error
-        return {
-            name: as_array(tf.make_ndarray(value)) for name, value in response.outputs.items()
-        }
+            raise self._explained(error.code(), one_line(error.details())) from error
+        return {name: as_array(tf.make_ndarray(value)) for name, value in response.outputs.items()}
 
     def _explained(self, code: grpc.StatusCode, details: str) -> Exception:
         if code == grpc.StatusCode.UNAVAILABLE:
-            return Unavailable(one_line(details))
+            return Unavailable(details)
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
             return self.deadline_exceeded()
         if code == grpc.StatusCode.NOT_FOUND:
             return self.model_unknown()
         if code == grpc.StatusCode.INVALID_ARGUMENT and "ignature" not in details:
-            return Refused(one_line(details))
+            return Refused(details)
         return self.failed(details or code.name)

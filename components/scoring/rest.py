@@ -46,7 +46,7 @@ class RestClient(RemoteClient):
             answer = response.json()
             if response.ok:
                 return {name: as_array(values) for name, values in answer["outputs"].items()}
-            message = answer["error"]
+            message = one_line(answer["error"])
         except (ValueError, KeyError, TypeError, AttributeError):
             raise self.failed(
                 f"HTTP status {response.status_code}, and not an answer of TensorFlow Serving"
@@ -55,4 +55,4 @@ class RestClient(RemoteClient):
             raise self.model_unknown()
         if response.status_code != 400 or "signature" in message:
             raise self.failed(message)
-        raise Refused(one_line(message))
+        raise Refused(message)
