@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -55,43 +56,62 @@ def score(paths, url, model_name, timeout, alpha, format_name, output) -> None:
             "Give images or folders: capsad score MODEL IMAGE..., or "
             "capsad score --url URL IMAGE..."
         )
+    # What TensorFlow and its libraries say of themselves is not what is asked for here.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.simplefilter("ignore")
     from components import scoring
     from components.scoring.files import find_images, score_files
     from components.scoring.rows import FORMATS
 
-    files = find_images(images)
     client = scoring.remote(url, model_name, timeout) if url else scoring.local(*model)
-    counts = {"scored": 0, "unreadable": 0}
-    shown = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
-    found = _rows(score_files(client, files), alpha, counts, shown)
+    progress = _Progress(sys.stderr.isatty() and (output is not None or not sys.stdout.isatty()))
+    found = _rows(score_files(client, find_images(images)), alpha, progress)
     first = next(found, None)
     if first is None:
         raise click.ClickException(
-            f"No image was scored: {counts['unreadable']} unreadable file(s) in "
-            f"{', '.join(images)}."
+            f"No image was scored: {progress.unreadable} unreadable file(s) in {', '.join(images)}."
         )
     with _opened(output) as file:
         FORMATS[format_name](itertools.chain([first], found), file)
-    if counts["unreadable"]:
-        click.echo(f"{counts['scored']} scored, {counts['unreadable']} unreadable", err=True)
+    if progress.unreadable:
+        progress.tell(f"{progress.scored} scored, {progress.unreadable} unreadable")
 
 
-def _rows(results, alpha, counts, shown) -> Iterator[dict]:
-    """The rows of what was scored; the rest is told on standard error."""
+class _Progress:
+    """Messages on standard error and, where that is a terminal of its own, a running count."""
+
+    def __init__(self, shown: bool):
+        self._shown = shown
+        self.scored = 0
+        self.unreadable = 0
+
+    def count(self, images: int) -> None:
+        self.scored += images
+        if self._shown:
+            click.echo(f"\r{self.scored} images", nl=False, err=True)
+
+    def tell(self, message: str) -> None:
+        self.clear()
+        click.echo(message, err=True)
+
+    def clear(self) -> None:
+        if self._shown:
+            click.echo("\r\033[K", nl=False, err=True)
+
+
+def _rows(results, alpha, progress) -> Iterator[dict]:
+    """The rows of what was scored; the rest is told."""
     from components.scoring.files import Unreadable
     from components.scoring.rows import rows
 
     for result in results:
         if isinstance(result, Unreadable):
-            counts["unreadable"] += 1
-            click.echo(f"{result.path}: {result.reason}", err=True)
-            continue
-        yield from rows(result.paths, result.outputs, alpha)
-        counts["scored"] += len(result.paths)
-        if shown:
-            click.echo(f"\r{counts['scored']} images", nl=False, err=True)
-    if shown:
-        click.echo(err=True)
+            progress.unreadable += 1
+            progress.tell(f"{result.path}: {result.reason}")
+        else:
+            yield from rows(result.paths, result.outputs, alpha)
+            progress.count(len(result.paths))
+    progress.clear()
 
 
 @contextlib.contextmanager

@@ -17,6 +17,8 @@ import grpc
 import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import (
+    get_model_status_pb2,
+    model_service_pb2_grpc,
     predict_pb2,
     prediction_log_pb2,
     prediction_service_pb2_grpc,
@@ -91,6 +93,19 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         for name, value in outputs.items():
             response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
         return response
+
+
+class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    def __init__(self, model):
+        self.model = model
+
+    def GetModelStatus(self, request, context):
+        if request.model_spec.name != self.model.name:
+            context.abort(grpc.StatusCode.NOT_FOUND, "Could not find any versions of model")
+        status = get_model_status_pb2.ModelVersionStatus(
+            version=self.model.version, state=get_model_status_pb2.ModelVersionStatus.AVAILABLE
+        )
+        return get_model_status_pb2.GetModelStatusResponse(model_version_status=[status])
 
 
 class RestHandler(BaseHTTPRequestHandler):
@@ -185,6 +200,7 @@ def main():
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         PredictionService(model), server
     )
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(model), server)
     server.add_insecure_port(f"127.0.0.1:{flags.port}")
     server.start()
     RestHandler.model = model

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from urllib.parse import quote
 
 import numpy as np
 import requests
@@ -23,7 +24,7 @@ class RestClient(RemoteClient):
     def __init__(self, url: str, model_name: str, timeout: float):
         super().__init__(url, model_name, timeout)
         self._session = requests.Session()
-        self._endpoint = f"{url.rstrip('/')}/v1/models/{model_name}:predict"
+        self._endpoint = f"{url.rstrip('/')}/v1/models/{quote(model_name, safe='')}:predict"
 
     def request(self, images: Sequence[bytes]) -> dict[str, np.ndarray]:
         """As documented in `RemoteClient`."""

@@ -1,8 +1,11 @@
+import contextlib
 import csv
 import io
 import json
 import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -65,6 +68,28 @@ def test_a_server_gives_the_same_as_the_pushed_model(
             name: pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
             for name, value in other.items()
         }
+
+
+def test_a_terminal_shows_a_count_and_no_noise(folder, pushed, tmp_path):
+    terminal, side = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from pipeline.cli import main; main()", "score"]
+        + [str(pushed.serving), str(folder), "--output", str(tmp_path / "scores")],
+        env={k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"},
+        stdout=subprocess.PIPE,
+        stderr=side,
+    )
+    os.close(side)
+    shown = b""
+    with contextlib.suppress(OSError):  # what a closed terminal gives
+        while part := os.read(terminal, 10_000):
+            shown += part
+    os.close(terminal)
+    assert process.communicate()[0] == b"" and process.returncode == 0
+    counts, message, summary, *rest = shown.decode().split("\x1b[K")
+    assert re.fullmatch(r"(\r\d+ images)*\r", counts)
+    assert re.fullmatch(r".*03.png: Invalid PNG data, size 60\r\n.*\r39 images\r", message)
+    assert summary + "".join(rest) == "\r39 scored, 1 unreadable\r\n"
 
 
 def test_output_appears_whole_or_not_at_all(capsad, folder, pushed, monkeypatch, tmp_path):

@@ -97,11 +97,16 @@ def test_urls_of_another_form(url):
         scoring.remote(url, "capsad", timeout=1)
 
 
+NO_SIGNATURE = 'Serving signature name: "score_images" not found in signature def'
+
+
 class FakeServer(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Gives prepared answers by both protocols: numbers of seconds to wait, errors, or "ok"."""
+    """Gives prepared answers by either protocol: "ok", "wait", "html", or an error."""
 
     def __init__(self, answers):
         self.answers = list(answers)
+        # All that is INVALID_ARGUMENT here is another model's signature.
+        self.reason = NO_SIGNATURE if self.answers[0] in (400, "INVALID_ARGUMENT") else "no reason"
         self.requests = 0
         self.released = threading.Event()
 
@@ -114,7 +119,7 @@ class FakeServer(prediction_service_pb2_grpc.PredictionServiceServicer):
         if answer == "wait":
             self.released.wait()
         elif answer != "ok":
-            context.abort(getattr(grpc.StatusCode, answer), "some reason")
+            context.abort(getattr(grpc.StatusCode, answer), self.reason)
         response = predict_pb2.PredictResponse()
         response.outputs["pp"].CopyFrom(tf.make_tensor_proto([0.5]))
         return response
@@ -144,7 +149,7 @@ def fake(few_pauses):
                         server.released.wait()
                     status, body = 200, {"outputs": {"pp": [0.5]}}
                     if isinstance(answer, int):
-                        status, body = answer, {"error": "some reason"}
+                        status, body = answer, {"error": server.reason}
                     self.send_response(status)
                     self.end_headers()
                     self.wfile.write(b"<html>" if answer == "html" else json.dumps(body).encode())
@@ -181,7 +186,7 @@ def test_an_unavailable_server_is_tried_again(scheme, answers, fake):
     ("scheme", "answers", "message"),
     [
         ("http", [503] * 9, r"overloaded, after 5 attempts \(HTTP status 503\)"),
-        ("grpc", ["UNAVAILABLE"] * 9, r"overloaded, after 5 attempts \(some reason\)"),
+        ("grpc", ["UNAVAILABLE"] * 9, r"overloaded, after 5 attempts \(no reason\)"),
     ],
 )
 def test_attempts_are_limited(scheme, answers, message, fake):
@@ -202,9 +207,11 @@ def test_the_deadline(scheme, fake):
 @pytest.mark.parametrize(
     ("scheme", "answer", "message"),
     [
-        ("http", 500, "failed on model 'capsad': some reason"),
+        ("http", 500, "failed on model 'capsad': no reason"),
+        ("http", 400, f"failed on model 'capsad': {NO_SIGNATURE}"),
+        ("grpc", "INVALID_ARGUMENT", f"failed on model 'capsad': {NO_SIGNATURE}"),
         ("http", "html", "not an answer of TensorFlow Serving"),
-        ("grpc", "INTERNAL", "failed on model 'capsad': some reason"),
+        ("grpc", "INTERNAL", "failed on model 'capsad': no reason"),
     ],
 )
 def test_other_errors_end_at_once(scheme, answer, message, fake):
