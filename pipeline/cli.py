@@ -13,7 +13,11 @@ import click
 
 from models.errors import UserError
 from pipeline import configs
+<<<<<<< HEAD
 from pipeline.study_command import study
+=======
+from pipeline.score import score as score_command
+>>>>>>> serving
 
 
 class Command(click.Group):
@@ -56,6 +60,7 @@ def _setting(context, parameter, values):
     return settings
 
 
+main.add_command(score_command)
 _positive = click.IntRange(min=1)
 
 
@@ -78,6 +83,12 @@ _positive = click.IntRange(min=1)
 )
 @click.option(
     "--min-auroc", type=click.FloatRange(0, 1), help="Below it a model is not pushed.  [0.6]"
+)
+@click.option(
+    "--infra-validation",
+    is_flag=True,
+    default=None,
+    help="Push only what TensorFlow Serving, started by docker, loads and answers with.",
 )
 @click.option(
     "--max-unreadable",

@@ -10,7 +10,7 @@ from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGe
 from tfx.dsl.components.common import resolver
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto import pusher_pb2, trainer_pb2
+from tfx.proto import infra_validator_pb2, pusher_pb2, trainer_pb2
 from tfx.types import Channel, standard_artifacts
 
 from components import examples
@@ -115,9 +115,14 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             code_digest("components.evaluator", "models.metrics", "models.scores"),
         ),
     )
+    infra_validator = None
+    if config.gate.infra_validation:
+        infra_validator = _infra_validator(model, all_examples)
+        infra_validator.add_upstream_node(evaluator)
     pusher = Pusher(
         model=model,
         model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=infra_validator.outputs["blessing"] if infra_validator else None,
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(
                 base_directory=os.path.join(config.output_dir, "serving")
@@ -158,6 +163,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             trainer,
             baseline,
             evaluator,
+            *filter(None, [infra_validator]),
             pusher,
             report,
         ],
@@ -171,6 +177,26 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             # Without it TFX builds a source distribution for each component.
             "--sdk_container_image=none",
         ],
+    )
+
+
+def _infra_validator(model, all_examples) -> tfx_components.InfraValidator:
+    """Loads the model into TensorFlow Serving and sends it a few images."""
+    return tfx_components.InfraValidator(
+        model=model,
+        examples=all_examples,
+        serving_spec=infra_validator_pb2.ServingSpec(
+            tensorflow_serving=infra_validator_pb2.TensorFlowServing(tags=["latest"]),
+            local_docker=infra_validator_pb2.LocalDockerConfig(),
+            model_name="capsad",
+        ),
+        request_spec=infra_validator_pb2.RequestSpec(
+            tensorflow_serving=infra_validator_pb2.TensorFlowServingRequestSpec(
+                signature_names=["serving_default"]
+            ),
+            split_name="eval",
+            num_examples=3,
+        ),
     )
 
 

@@ -64,7 +64,9 @@ def test_a_class_with_too_few_images(capsad, tmp_path):
     assert "Class 'b' has 2 images to train on, too few" in result.output
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["detectors"], ["datasets"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["score", "--help"], ["detectors"], ["datasets"]]
+)
 def test_help_and_lists_are_there_at_once(arguments):
     code = (
         "import sys; sys.argv[0] = 'capsad'; from pipeline.cli import main; "
