@@ -13,11 +13,8 @@ import click
 
 from models.errors import UserError
 from pipeline import configs
-<<<<<<< HEAD
-from pipeline.study_command import study
-=======
 from pipeline.score import score as score_command
->>>>>>> serving
+from pipeline.study_command import study
 
 
 class Command(click.Group):
