@@ -19,17 +19,22 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class CapsNetDetector(NetworkDetector):
-    """Scores by the longest class capsule (`pp`) and by the reconstruction error (`re`).
+    """Scores by the longest capsule (`pp`), the reconstruction error (`re`), and `conformity`.
+
+    Conformity judges within the predicted class: how much shorter its capsule is than usual, and
+    how much farther than usual the nearest stored training images are. It is minus the inverse
+    hyperbolic sine of the sum of both, in units of what is usual.
 
     Reference:
-        "Exploring Deep Anomaly Detection Methods Based on Capsule Net", arXiv 1907.06312.
+        "Exploring Deep Anomaly Detection Methods Based on Capsule Net", arXiv 1907.06312;
+        `conformity` is ours.
     """
 
     name: ClassVar[str] = "capsnet"
     title: ClassVar[str] = "CapsNet with dynamic routing"
     reference: ClassVar[str] = "arXiv 1907.06312, arXiv 1710.09829"
-    scores: ClassVar[tuple[str, ...]] = ("pp", "re")
-    calibrated_score: ClassVar[str] = "pp"
+    scores: ClassVar[tuple[str, ...]] = ("conformity", "pp", "re")
+    calibrated_score: ClassVar[str] = "conformity"
     # See benchmarks/results/schedules.md.
     default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.005}
 
@@ -57,6 +62,9 @@ class CapsNetDetector(NetworkDetector):
     class_dim: int = setting(16, "Dimension of the class capsules.")
     routing_iterations: int = setting(3, "Iterations of routing by agreement.")
     decoder_units: tuple[int, ...] = setting((512, 1024), "Widths of the decoder's hidden layers.")
+    bank_per_class: int = setting(
+        500, "Training images of each class, at most, among which conformity seeks neighbours."
+    )
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:
         """Raises a UserError if images of (height, width) are too small or too large."""
@@ -75,6 +83,7 @@ class CapsNetDetector(NetworkDetector):
         import keras
 
         from models.losses import MarginLoss, SumOfSquares
+        from models.training import centre_crops
 
         image_size = images.shape[1:3]
         crop_size = tuple(self.crop_size or image_size)
@@ -106,7 +115,18 @@ class CapsNetDetector(NetworkDetector):
         )
         scoring = self.network(input_shape, num_classes)
         scoring.set_weights(network.get_weights())
-        return capsnet_scorer(scoring, image_size)
+
+        order = np.random.default_rng(self.seed).permutation(len(images))
+        if validation is None:  # keep some training images out of the bank instead
+            aside, order = np.split(order, [len(images) // 10])
+            reference = images[aside]
+        else:
+            reference = validation[0]
+        chosen = np.concatenate(
+            [order[labels[order] == label][: self.bank_per_class] for label in range(num_classes)]
+        )
+        bank = centre_crops(images[chosen], crop_size).astype("float32") / 255
+        return capsnet_scorer(scoring, image_size, (bank, labels[chosen]), reference)
 
     def network(
         self, input_shape: tuple[int, int, int], num_classes: int, precision: str = "float32"
@@ -130,23 +150,51 @@ class CapsNetDetector(NetworkDetector):
         )
 
 
-def capsnet_scorer(network: CapsNet, image_size: tuple[int, int]) -> keras.Model:
-    """From uint8 images of any size, shape (B, H, W, K), to the scores of a CapsNet."""
+def capsnet_scorer(
+    network: CapsNet,
+    image_size: tuple[int, int],
+    bank: tuple[np.ndarray, np.ndarray],
+    reference: np.ndarray,
+) -> keras.Model:
+    """From uint8 images of any size, shape (B, H, W, K), to the scores of a CapsNet.
+
+    Args:
+        network: trained.
+        image_size: height and width to which images are resized.
+        bank: training images, float (N, *crop_size, K) in [0, 1], and labels (N,).
+        reference: uint8 (n, H, W, K), normal images that are not in the bank, nor, where there
+            are enough, trained on: they tell what is usual within a class.
+    """
     import keras
 
     from models import scores
-    from models.layers import ImagePreprocessing
+    from models.layers import ClassNeighbours, ClassStandardisation, ImagePreprocessing
 
     height, width, channels = network.settings["input_shape"]
+    classes = network.settings["num_classes"]
     images = keras.Input((None, None, channels), dtype="uint8", name="images")
     # B, height, width, K
     inputs = ImagePreprocessing(image_size, (height, width), name="preprocessing")(images)
     outputs = network(inputs)
     lengths = outputs["lengths"]
+    pp = scores.prediction_probability(lengths)
+    neighbours = ClassNeighbours(classes, int(np.bincount(bank[1]).max()), name="neighbours")
+    distance = neighbours(inputs, lengths)
+    neighbours.remember(*bank)
+    usual_shortfall = ClassStandardisation(classes, name="usual_shortfall")
+    usual_distance = ClassStandardisation(classes, name="usual_distance")
+    unusual = usual_shortfall(-pp, lengths) + usual_distance(distance, lengths)
+    measured = keras.Model(images, [lengths, distance]).predict(
+        reference, batch_size=100, verbose=0
+    )
+    usual_shortfall.adapt(-measured[0].max(axis=-1), measured[0].argmax(axis=-1))
+    usual_distance.adapt(measured[1], measured[0].argmax(axis=-1))
     return keras.Model(
         images,
         {
-            "pp": scores.prediction_probability(lengths),
+            # The order stays; what is far out becomes a number that float32 resolves.
+            "conformity": -keras.ops.arcsinh(unusual),
+            "pp": pp,
             "re": scores.reconstruction_error(inputs, outputs["reconstruction"]),
             "class_probabilities": lengths / keras.ops.sum(lengths, axis=-1, keepdims=True),
             "reconstruction": outputs["reconstruction"],

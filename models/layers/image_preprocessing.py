@@ -60,9 +60,8 @@ class ImagePreprocessing(keras.layers.Layer):
         )
         height, width = self.crop_size
         images = images[:, top : top + height, left : left + width, :] / 255.0
-        missing = 1 - ops.minimum(ops.shape(images)[0], 1)
         blank = ops.zeros((1, height, width, images.shape[-1]), dtype=images.dtype)
-        return ops.concatenate([images, blank[:missing]])
+        return ops.concatenate([images, blank[ops.shape(images)[0] :]])
 
     def compute_output_shape(self, input_shape) -> tuple:
         """Shape (B, *crop_size, C)."""

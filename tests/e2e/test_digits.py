@@ -76,7 +76,7 @@ def first(workplace):
 def test_trains_blesses_pushes_and_reports(first, workplace):
     result = first.result
     assert result["blessed"] is True
-    assert set(result["auroc"]) == {"pp", "re", "anomaly_score"}
+    assert set(result["auroc"]) == {"conformity", "pp", "re", "anomaly_score"}
     assert result["auroc"]["anomaly_score"] > 0.75
     assert result["accuracy"] > 0.8
     assert Path(result["report"]).name == "report.html"

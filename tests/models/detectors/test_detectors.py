@@ -208,3 +208,21 @@ def test_senseless_training_data_is_refused(name, images, labels, message):
 def test_too_small_images_are_refused(name):
     with pytest.raises(UserError, match="too small"):
         detectors.get(name).check_image_size((4, 4))
+
+
+def test_conformity_adds_what_is_unusual_within_the_predicted_class(fitted, toys):
+    _, scorer = fitted("capsnet")
+    images, _ = toys(50, 4, seed=2, size=SIZE)
+    inner = {layer.name: layer for layer in scorer.layers}
+    scaled = images.astype("float32") / 255
+    outputs = arrays(scorer(images))
+    weights = outputs["class_probabilities"]
+    predicted = weights.argmax(-1)
+    distance = np.asarray(inner["neighbours"](scaled, weights))
+    unusual = 0
+    for name, values in (("usual_shortfall", -outputs["pp"]), ("usual_distance", distance)):
+        layer = inner[name]
+        centre, spread = np.asarray(layer.centres), np.asarray(layer.spreads)
+        assert (spread > 0).all()
+        unusual += (values - centre[predicted]) / spread[predicted]
+    np.testing.assert_allclose(outputs["conformity"], -np.arcsinh(unusual), rtol=1e-4, atol=1e-4)
