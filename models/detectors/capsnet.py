@@ -16,18 +16,21 @@ if TYPE_CHECKING:
 
     from models.capsnet import CapsNet
 
+_RIDGE = 1e-4  # added to the capsules' variances
+
 
 @dataclass(kw_only=True)
 class CapsNetDetector(NetworkDetector):
     """Scores by the longest capsule (`pp`), the reconstruction error (`re`), and `conformity`.
 
-    Conformity judges within the predicted class: how much shorter its capsule is than usual, and
-    how much farther than usual the nearest stored training images are. It is minus the inverse
-    hyperbolic sine of the sum of both, in units of what is usual.
+    Conformity adds up, each in units of what is usual among normal images, how short the longest
+    capsule is for its class, the Mahalanobis distance of all class capsules to the nearest class
+    mean, and the distance of the pixels to the nearest stored training images of the predicted
+    class. It is minus the inverse hyperbolic sine of that sum.
 
     Reference:
-        "Exploring Deep Anomaly Detection Methods Based on Capsule Net", arXiv 1907.06312;
-        `conformity` is ours.
+        "Exploring Deep Anomaly Detection Methods Based on Capsule Net", arXiv 1907.06312; the
+        second part of conformity is Lee et al. 2018, arXiv 1807.03888, the sum is ours.
     """
 
     name: ClassVar[str] = "capsnet"
@@ -163,12 +166,14 @@ def capsnet_scorer(
         image_size: height and width to which images are resized.
         bank: training images, float (N, *crop_size, K) in [0, 1], and labels (N,).
         reference: uint8 (n, H, W, K), normal images that are not in the bank, nor, where there
-            are enough, trained on: they tell what is usual within a class.
+            are enough, trained on: they tell what is usual.
     """
     import keras
+    from keras import ops
 
     from models import scores
     from models.layers import ClassNeighbours, ClassStandardisation, ImagePreprocessing
+    from models.layers.class_standardisation import usual_range
 
     height, width, channels = network.settings["input_shape"]
     classes = network.settings["num_classes"]
@@ -178,26 +183,53 @@ def capsnet_scorer(
     outputs = network(inputs)
     lengths = outputs["lengths"]
     pp = scores.prediction_probability(lengths)
+    pose = _pose_distance(network, *bank)(outputs["capsules"])
     neighbours = ClassNeighbours(classes, int(np.bincount(bank[1]).max()), name="neighbours")
     distance = neighbours(inputs, lengths)
     neighbours.remember(*bank)
-    usual_shortfall = ClassStandardisation(classes, name="usual_shortfall")
-    usual_distance = ClassStandardisation(classes, name="usual_distance")
-    unusual = usual_shortfall(-pp, lengths) + usual_distance(distance, lengths)
-    measured = keras.Model(images, [lengths, distance]).predict(
+
+    # Reference images: n, C and n and n
+    usual_lengths, *usual = keras.Model(images, [lengths, pose, distance]).predict(
         reference, batch_size=100, verbose=0
     )
-    usual_shortfall.adapt(-measured[0].max(axis=-1), measured[0].argmax(axis=-1))
-    usual_distance.adapt(measured[1], measured[0].argmax(axis=-1))
+    # What is short differs by class; what is far does not.
+    shortfall = ClassStandardisation(classes, name="shortfall")
+    unusual = shortfall(-pp, lengths)
+    shortfall.adapt(-usual_lengths.max(axis=-1), usual_lengths.argmax(axis=-1))
+    for values, reference_values in zip((pose, distance), usual, strict=True):
+        centre, spread = usual_range(reference_values)
+        unusual += keras.layers.Rescaling(1 / spread, -centre / spread)(values)
     return keras.Model(
         images,
         {
             # The order stays; what is far out becomes a number that float32 resolves.
-            "conformity": -keras.ops.arcsinh(unusual),
+            "conformity": -ops.arcsinh(unusual),
             "pp": pp,
             "re": scores.reconstruction_error(inputs, outputs["reconstruction"]),
-            "class_probabilities": lengths / keras.ops.sum(lengths, axis=-1, keepdims=True),
+            "class_probabilities": lengths / ops.sum(lengths, axis=-1, keepdims=True),
             "reconstruction": outputs["reconstruction"],
         },
         name="capsnet",
     )
+
+
+def _pose_distance(network: CapsNet, images: np.ndarray, labels: np.ndarray) -> keras.Model:
+    """Model from capsules (B, C, E) to the Mahalanobis distance (B,) to the nearest class mean."""
+    import keras
+    from keras import ops
+
+    from models.layers import ClassCentres
+
+    capsules = network.encoder.predict(images, batch_size=100, verbose=0)
+    features = capsules.reshape(len(capsules), -1)
+    means = np.stack([features[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
+    covariance = np.cov((features - means[labels]).T) + _RIDGE * np.eye(features.shape[1])
+    whitening = np.linalg.cholesky(np.linalg.inv(covariance)).astype("float32")
+
+    inputs = keras.Input(capsules.shape[1:])
+    whiten = keras.layers.Dense(len(whitening), use_bias=False, name="whiten")
+    centres = ClassCentres(len(means), name="centres")
+    distances = centres(whiten(keras.layers.Flatten()(inputs)))
+    whiten.set_weights([whitening])
+    centres.place(features @ whitening, labels)
+    return keras.Model(inputs, ops.min(distances, axis=-1), name="pose_distance")

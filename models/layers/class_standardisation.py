@@ -8,6 +8,12 @@ _FEWEST = 10  # images that tell what is usual in a class
 _LEAST_SPREAD = 1e-3
 
 
+def usual_range(values: np.ndarray) -> tuple[float, float]:
+    """Median of values (N,), and how far above it their 0.9 quantile lies, at least 0.001."""
+    centre, upper = np.quantile(values, [0.5, 0.9])
+    return float(centre), float(max(upper - centre, _LEAST_SPREAD))
+
+
 @keras.saving.register_keras_serializable("capsad")
 class ClassStandardisation(keras.layers.Layer):
     """`(x - median_c) / (quantile_c(0.9) - median_c)` of values x, c the predicted class.
@@ -48,14 +54,13 @@ class ClassStandardisation(keras.layers.Layer):
             values: float, shape (N,).
             predicted: int, shape (N,), values 0 to C - 1.
         """
-        quantiles = np.tile(np.quantile(values, [0.5, 0.9]), (self.num_classes, 1))
+        ranges = []
         for label in range(self.num_classes):
             own = values[predicted == label]
-            if len(own) >= _FEWEST:
-                quantiles[label] = np.quantile(own, [0.5, 0.9])
-        centres, upper = quantiles.T
+            ranges.append(usual_range(own if len(own) >= _FEWEST else values))
+        centres, spreads = np.array(ranges).T
         self.centres.assign(centres)
-        self.spreads.assign(np.maximum(upper - centres, _LEAST_SPREAD))
+        self.spreads.assign(spreads)
 
     def call(self, values, weights) -> keras.KerasTensor:
         """Shifts and scales."""

@@ -1,9 +1,12 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from components import serving
 from models import detectors, metrics
+from models.capsnet import CapsNet
+from models.detectors import capsnet
 from models.errors import UserError
 from models.scores import ANOMALY_SCORE, anomalousness
 from tests.conftest import TINY, toy_images
@@ -210,19 +213,54 @@ def test_too_small_images_are_refused(name):
         detectors.get(name).check_image_size((4, 4))
 
 
-def test_conformity_adds_what_is_unusual_within_the_predicted_class(fitted, toys):
+def test_conformity_adds_up_what_is_unusual(fitted, toys):
+    """Against a transcription in NumPy of what the detector documents."""
     _, scorer = fitted("capsnet")
     images, _ = toys(50, 4, seed=2, size=SIZE)
     inner = {layer.name: layer for layer in scorer.layers}
-    scaled = images.astype("float32") / 255
+    (network,) = (layer for layer in scorer.layers if isinstance(layer, CapsNet))
     outputs = arrays(scorer(images))
-    weights = outputs["class_probabilities"]
-    predicted = weights.argmax(-1)
-    distance = np.asarray(inner["neighbours"](scaled, weights))
-    unusual = 0
-    for name, values in (("usual_shortfall", -outputs["pp"]), ("usual_distance", distance)):
-        layer = inner[name]
-        centre, spread = np.asarray(layer.centres), np.asarray(layer.spreads)
-        assert (spread > 0).all()
-        unusual += (values - centre[predicted]) / spread[predicted]
-    np.testing.assert_allclose(outputs["conformity"], -np.arcsinh(unusual), rtol=1e-4, atol=1e-4)
+    capsules = np.asarray(network(images.astype("float32") / 255)["capsules"])
+    predicted = np.linalg.norm(capsules, axis=-1).argmax(-1)
+
+    # Lengths, by what is usual in the predicted class.
+    shortfall = inner["shortfall"]
+    centre, spread = np.asarray(shortfall.centres), np.asarray(shortfall.spreads)
+    assert (spread > 0).all()
+    unusual = (-outputs["pp"] - centre[predicted]) / spread[predicted]
+    # Poses: squared differences of whitened capsules.
+    pose = inner["pose_distance"]
+    whiten = np.asarray(pose.get_layer("whiten").kernel)
+    centres = np.asarray(pose.get_layer("centres").centres)
+    white = capsules.reshape(len(capsules), -1) @ whiten
+    poses = ((white[:, None] - centres[None]) ** 2).sum(-1).min(-1)
+    # Pixels: five nearest of the class.
+    bank, filled = (np.asarray(w) for w in inner["neighbours"].get_weights())
+    pixels = images.reshape(len(images), -1).astype("float32")
+    pixels /= np.linalg.norm(pixels, axis=1, keepdims=True)
+    distances = [
+        1 - np.sort(bank[label][filled[label] > 0] @ image)[-5:].mean()
+        for image, label in zip(pixels, predicted, strict=True)
+    ]
+    rescalings = [layer for name, layer in inner.items() if name.startswith("rescaling")]
+    for layer, values in zip(rescalings, (poses, distances), strict=True):
+        unusual = unusual + np.array(values) * layer.scale + layer.offset
+    np.testing.assert_allclose(outputs["conformity"], -np.arcsinh(unusual), rtol=1e-3, atol=1e-3)
+
+
+def test_the_pose_distance_is_mahalanobis():
+    generator = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    mixing = generator.normal(size=(8, 8))
+    capsules = generator.normal(size=(300, 8)) @ mixing + 5 * generator.normal(size=(3, 8))[labels]
+
+    class Network:
+        encoder = keras.Sequential([keras.Input((2, 4)), keras.layers.Identity()])
+
+    bank = capsules.reshape(-1, 2, 4).astype("float32")
+    found = capsnet._pose_distance(Network, bank, labels)(bank[:40])
+    means = np.stack([capsules[labels == label].mean(axis=0) for label in range(3)])
+    inverse = np.linalg.inv(np.cov((capsules - means[labels]).T))
+    off = capsules[:40, None] - means
+    expected = np.einsum("nki,ij,nkj->nk", off, inverse, off).min(axis=1)
+    np.testing.assert_allclose(found, expected, rtol=0.01)  # the ridge
