@@ -43,6 +43,9 @@ class TrainingConfig:
     """Name of a detector, see `models.detectors`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Its settings, where they differ from its defaults."""
+    strategy: str = "auto"
+    """`auto`: all workers of the cluster that TF_CONFIG names, else every GPU of this machine, else
+    its processor; `one_device`: one GPU or the processor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +161,7 @@ def override(
     detector: str | None = None,
     epochs: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    strategy: str | None = None,
     min_auroc: float | None = None,
     seed: int | None = None,
     output: str | None = None,
@@ -181,11 +185,11 @@ def override(
     training = config.training
     if detector is not None and detector != training.detector:
         # The settings are those of another detector.
-        training = TrainingConfig(detector=detector)
+        training = replace(training, detector=detector, settings={})
     changed = {**training.settings, **(settings or {})}
     if epochs is not None:
         changed["epochs"] = epochs
-    training = replace(training, settings=changed)
+    training = replace(training, settings=changed, strategy=strategy or training.strategy)
 
     gate = config.gate if min_auroc is None else replace(config.gate, min_auroc=min_auroc)
     return replace(

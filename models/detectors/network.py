@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -64,7 +65,7 @@ class NetworkDetector(Detector):
         """
         import keras
 
-        from models.training import Backup, Batches, learning_rates, use_xla
+        from models.training import Backup, Batches, count_replicas, learning_rates, use_xla
 
         crop_size = crop_size or images.shape[1:3]
         schedule = self.schedule
@@ -73,28 +74,26 @@ class NetworkDetector(Detector):
         rate = self.learning_rate
         if rate is None:
             rate = self.default_rates.get(schedule, 0.001)
-        steps = -(-len(images) // self.batch_size) * self.epochs
+        replicas = count_replicas(model)
+        batches = functools.partial(
+            Batches,
+            batch_size=self.batch_size,
+            crop_size=crop_size,
+            to_batch=to_batch,
+            replicas=replicas,
+        )
+        steps = len(batches(images, labels)) * self.epochs
         model.compile(
             keras.optimizers.Adam(learning_rates(schedule, rate, steps), weight_decay=weight_decay),
-            jit_compile=use_xla(),
+            jit_compile=use_xla(replicas),
             **compiled,
         )
         backup = Backup(self.backup_dir)
         first_epoch = backup.restore(model)
         self.seconds = backup.seconds
         model.fit(
-            Batches(
-                images,
-                labels,
-                self.batch_size,
-                crop_size,
-                to_batch,
-                seed=self.seed,
-                shift=shift,
-                first_epoch=first_epoch,
-            ),
-            validation_data=validation
-            and Batches(*validation, self.batch_size, crop_size, to_batch),
+            batches(images, labels, seed=self.seed, shift=shift, first_epoch=first_epoch),
+            validation_data=validation and batches(*validation),
             epochs=self.epochs,
             initial_epoch=first_epoch,
             callbacks=[*callbacks, backup],
