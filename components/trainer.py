@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components import cluster
@@ -18,6 +19,7 @@ from components.examples import load_split
 from components.serving import export
 from components.strategy import MultiWorkerStrategy, choose
 from models import detectors
+from models.errors import UserError
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -30,7 +32,8 @@ def run_fn(fn_args: FnArgs) -> None:
     the others go on from.
 
     Raises:
-        UserError: if the data or the settings do not suit the detector, or training diverges.
+        UserError: if the data or the settings do not suit the detector, training diverges, or
+            another worker stops.
     """
     config = fn_args.custom_config
     # Before anything that TensorFlow computes: it joins a cluster when it starts, or never.
@@ -63,14 +66,20 @@ def run_fn(fn_args: FnArgs) -> None:
         backup_dir=str(backup_dir),
     )
     logs = keras.callbacks.TensorBoard(str(run_dir), write_graph=False)
-    with strategy.scope():
-        scorer = detector.fit(
-            train.images,
-            train.labels,
-            validation=(validation.images, validation.labels),
-            calibration=calibration.images,
-            callbacks=(logs,) if is_chief else (),
-        )
+    try:
+        with strategy.scope():
+            scorer = detector.fit(
+                train.images,
+                train.labels,
+                validation=(validation.images, validation.labels),
+                calibration=calibration.images,
+                callbacks=(logs,) if is_chief else (),
+            )
+    except tf.errors.UnavailableError as error:
+        raise UserError(
+            "Another worker of TF_CONFIG's cluster stopped or cannot be reached. Start all of them "
+            "again: training goes on after its last whole epoch."
+        ) from error
     if is_chief:
         export(scorer, image_size, fn_args.serving_model_dir)
         scorer.save(run_dir / "model.keras")
