@@ -73,7 +73,7 @@ def train(arguments, devices=1, **environment):
 
 def wait(*processes):
     for process in processes:
-        output, _ = process.communicate(timeout=240)
+        output, _ = process.communicate(timeout=500)
         assert process.returncode == 0, output[-3000:]
 
 

@@ -52,9 +52,7 @@ def test_validation_is_in_order(toys):
 def test_batches_of_several_replicas_divide_evenly_and_leave_nothing_out(toys):
     images, _ = toys(25, 3, seed=0)
     for seed in (None, 0):
-        batches = Batches(
-            images, np.arange(25), 10, (12, 12), identity, seed=seed, replicas=4
-        )
+        batches = Batches(images, np.arange(25), 10, (12, 12), identity, seed=seed, replicas=4)
         labels = [batches[index][1] for index in range(len(batches))]
         assert [len(batch) for batch in labels] == [12, 12, 4]
         assert set(np.concatenate(labels)) == set(range(25))
