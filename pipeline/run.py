@@ -36,9 +36,9 @@ def run(config: PipelineConfig) -> tuple[results.Results | None, float]:
     """
     started = time.monotonic()
     is_chief = cluster.task().is_chief
+    planned = preflight.plan(config)
     if not is_chief:
         config = replace(config, output=tempfile.mkdtemp(prefix="capsad-"))
-    planned = preflight.plan(config)
     output = Path(config.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     with (output / ".lock").open("w") as lock:
