@@ -11,8 +11,6 @@ from models.errors import UserError
 class Task:
     """This process's part in the cluster."""
 
-    kind: str
-    index: int
     workers: int
     """Processes that train, the chief included; 1: there is no cluster."""
     is_chief: bool
@@ -27,12 +25,12 @@ def task() -> Task:
     """
     text = os.environ.get("TF_CONFIG")
     if not text:
-        return Task("chief", 0, 1, True)
+        return Task(1, True)
     try:
         config = json.loads(text)
         cluster = {kind: list(hosts) for kind, hosts in config.get("cluster", {}).items()}
         if not cluster:
-            return Task("chief", 0, 1, True)
+            return Task(1, True)
         kind, index = config["task"]["type"], int(config["task"]["index"])
         known = kind in ("chief", "worker") and 0 <= index < len(cluster[kind])
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -43,4 +41,4 @@ def task() -> Task:
             f'{{"type": "worker", "index": 0}}}}, not {text}.'
         )
     is_chief = kind == "chief" or ("chief" not in cluster and index == 0)
-    return Task(kind, index, sum(map(len, cluster.values())), is_chief)
+    return Task(sum(map(len, cluster.values())), is_chief)
