@@ -17,10 +17,20 @@ from models.device import has_accelerator
 from models.errors import UserError
 
 
-def use_xla() -> bool:
-    """Whether to compile with XLA: not on a CPU under TensorFlow, where it is ten times slower."""
+def use_xla(replicas: int) -> bool:
+    """Whether to compile with XLA.
+
+    Under TensorFlow not on a CPU, where it is ten times slower, and not for several replicas, which
+    it cannot compile.
+    """
     backend = keras.backend.backend()
-    return backend == "jax" or (backend == "tensorflow" and has_accelerator())
+    return backend == "jax" or (backend == "tensorflow" and replicas == 1 and has_accelerator())
+
+
+def count_replicas(model: keras.Model) -> int:
+    """How many copies of `model` share a training step: those of TensorFlow's strategy, or 1."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return 1 if strategy is None else strategy.num_replicas_in_sync
 
 
 def learning_rates(
@@ -100,6 +110,8 @@ class Batches(keras.utils.PyDataset):
         seed: of order and crops; `None`: in order, centre crops, for validation.
         shift: pixels by which images are shifted at random.
         first_epoch: number of the first epoch, when resumed.
+        replicas: equal parts that a batch must have; `batch_size` is rounded up to it, and some
+            images, fewer than `replicas`, may come twice in an epoch.
     """
 
     def __init__(
@@ -112,20 +124,22 @@ class Batches(keras.utils.PyDataset):
         seed: int | None = None,
         shift: int = 0,
         first_epoch: int = 0,
+        replicas: int = 1,
     ):
         super().__init__()
         self.images = images
         self.labels = labels
-        self.batch_size = batch_size
+        self.batch_size = _round_up(batch_size, replicas)
         self.crop_size = crop_size
         self.to_batch = to_batch
         self.seed = seed
         self.shift = shift
         self.epoch = first_epoch
+        self.replicas = replicas
         self._start_epoch()
 
     def __len__(self):
-        return math.ceil(len(self.images) / self.batch_size)
+        return math.ceil(len(self.order) / self.batch_size)
 
     def __getitem__(self, index):
         chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
@@ -135,7 +149,10 @@ class Batches(keras.utils.PyDataset):
         else:
             generator = np.random.default_rng([self.seed, self.epoch, index])
             images = random_crops(images, self.crop_size, self.shift, generator)
-        return self.to_batch(images.astype("float32") / 255.0, self.labels[chosen])
+        batch = self.to_batch(images.astype("float32") / 255.0, self.labels[chosen])
+        # TensorFlow takes the arrays' memory as its own and, under a distribution strategy, writes
+        # results into it: an array that is input and target at once would change while in use.
+        return keras.tree.map_structure(np.copy, batch)
 
     def on_epoch_end(self) -> None:
         """Draws the order of the next epoch."""
@@ -143,9 +160,10 @@ class Batches(keras.utils.PyDataset):
         self._start_epoch()
 
     def _start_epoch(self):
-        self.order = np.arange(len(self.images))
+        order = np.arange(len(self.images))
         if self.seed is not None:
-            np.random.default_rng([self.seed, self.epoch]).shuffle(self.order)
+            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
+        self.order = np.resize(order, _round_up(len(order), self.replicas))
 
 
 class Backup(keras.callbacks.Callback):
@@ -233,6 +251,10 @@ class Backup(keras.callbacks.Callback):
             (re.fullmatch(r"epoch-(\d+)", path.name), path) for path in self.folder.glob("epoch-*")
         ]
         return sorted((int(match[1]), path) for match, path in matches if match)
+
+
+def _round_up(number, multiple):
+    return math.ceil(number / multiple) * multiple
 
 
 def _variables(model):

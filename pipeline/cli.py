@@ -79,6 +79,11 @@ _positive = click.IntRange(min=1)
     help="A setting of the detector; may be repeated.",
 )
 @click.option(
+    "--strategy",
+    type=click.Choice(["auto", "one_device"]),
+    help="Train on every GPU and every worker of TF_CONFIG, or on one device.  [default: auto]",
+)
+@click.option(
     "--min-auroc", type=click.FloatRange(0, 1), help="Below it a model is not pushed.  [0.6]"
 )
 @click.option(
@@ -119,6 +124,9 @@ def run(name, images, data_dir, as_json, **options) -> None:
         result, seconds = run_pipeline(config)
     except RunFailed as error:
         raise click.ClickException(str(error)) from error
+    if result is None:
+        click.echo(f"\n  trained along; the chief has the results ({seconds:.0f} s)")
+        return
     _show(result, f"{seconds:.0f} s")
     if as_json:
         click.echo(

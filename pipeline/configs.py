@@ -45,6 +45,9 @@ class TrainingConfig:
     """Name of a detector, see `models.detectors`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Its settings, where they differ from its defaults."""
+    strategy: str = "auto"
+    """`auto`: all workers of the cluster that TF_CONFIG names, else every GPU of this machine, else
+    its processor; `one_device`: one GPU or the processor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +168,7 @@ def override(
     detector: str | None = None,
     epochs: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    strategy: str | None = None,
     min_auroc: float | None = None,
     infra_validation: bool | None = None,
     seed: int | None = None,
@@ -190,11 +194,11 @@ def override(
     if detector is not None and detector != training.detector:
         # The settings are those of another detector; epochs and batches suit the data.
         kept = {name: training.settings[name] for name in _OF_ALL if name in training.settings}
-        training = TrainingConfig(detector=detector, settings=kept)
+        training = replace(training, detector=detector, settings=kept)
     changed = {**training.settings, **(settings or {})}
     if epochs is not None:
         changed["epochs"] = epochs
-    training = replace(training, settings=changed)
+    training = replace(training, settings=changed, strategy=strategy or training.strategy)
 
     gate = config.gate
     if min_auroc is not None:

@@ -89,8 +89,14 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             "settings": dict(training.settings),
             "image_size": list(data.image_size),
             "seed": config.seed,
+            "strategy": training.strategy,
             "digest": code_digest(
-                "models", "components.trainer", "components.serving", "components.examples"
+                "models",
+                "components.trainer",
+                "components.cluster",
+                "components.strategy",
+                "components.serving",
+                "components.examples",
             ),
         },
     )

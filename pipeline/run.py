@@ -5,9 +5,13 @@ import fcntl
 import logging
 import os
 import re
+import shutil
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
+from components import cluster
 from models.errors import UserError
 from pipeline import console, preflight, results
 from pipeline.configs import PipelineConfig
@@ -17,20 +21,26 @@ class RunFailed(RuntimeError):
     """What is not the user's fault; the log has all of it."""
 
 
-def run(config: PipelineConfig) -> tuple[results.Results, float]:
+def run(config: PipelineConfig) -> tuple[results.Results | None, float]:
     """Runs the pipeline to its end; what was done before comes from TFX's cache.
 
+    Of the workers that TF_CONFIG names the chief does this; another runs as far as the Trainer, in
+    a temporary folder.
+
     Returns:
-        The results and the seconds taken.
+        The results, `None` if this process is not the chief, and the seconds taken.
 
     Raises:
         UserError: if input or configuration are at fault, or the disk is full.
         RunFailed: at any other error.
     """
     started = time.monotonic()
+    is_chief = cluster.task().is_chief
     planned = preflight.plan(config)
     if config.gate.infra_validation:
         preflight.check_docker()
+    if not is_chief:
+        config = replace(config, output=tempfile.mkdtemp(prefix="capsad-"))
     output = Path(config.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     with (output / ".lock").open("w") as lock:
@@ -50,24 +60,29 @@ def run(config: PipelineConfig) -> tuple[results.Results, float]:
         try:
             with console.noise_to(str(log)):
                 try:
-                    _run(config)
-                    outcome = results.read(config.output_dir)
+                    _run(config, is_chief)
+                    outcome = results.read(config.output_dir) if is_chief else None
                 except Exception:
                     logging.exception("The run failed.")
                     raise
         except Exception as error:  # that of a log that can't be written included
             raise _explained(error, output, log) from error
-        return outcome, time.monotonic() - started
+    if not is_chief:
+        shutil.rmtree(output)
+    return outcome, time.monotonic() - started
 
 
-def _run(config):
+def _run(config, is_chief):
     # Imported here: TFX takes more than ten seconds, which bad input need not wait for.
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+    from tfx.orchestration.pipeline import RunOptions
 
     from pipeline.pipeline import create_pipeline
 
     console.keep_handlers()
-    LocalDagRunner().run(create_pipeline(config))
+    LocalDagRunner().run(
+        create_pipeline(config), None if is_chief else RunOptions(to_nodes=["Trainer"])
+    )
 
 
 def _explained(error: Exception, output: Path, log: Path) -> Exception:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from models.detectors.base import setting
-from models.detectors.network import NetworkDetector
+from models.detectors.network import NetworkDetector, in_batches, outputs_on
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ class CapsNetDetector(NetworkDetector):
         chosen = np.concatenate(
             [order[labels[order] == label][: self.bank_per_class] for label in range(num_classes)]
         )
-        bank = centre_crops(images[chosen], crop_size).astype("float32") / 255
-        return capsnet_scorer(scoring, image_size, (bank, labels[chosen]), reference)
+        bank = centre_crops(images[chosen], crop_size), labels[chosen]
+        return capsnet_scorer(scoring, image_size, bank, reference)
 
     def network(
         self, input_shape: tuple[int, int, int], num_classes: int, precision: str = "float32"
@@ -164,7 +164,7 @@ def capsnet_scorer(
     Args:
         network: trained.
         image_size: height and width to which images are resized.
-        bank: training images, float (N, *crop_size, K) in [0, 1], and labels (N,).
+        bank: training images, uint8 (N, *crop_size, K), and labels (N,).
         reference: uint8 (n, H, W, K), normal images that are not in the bank, nor, where there
             are enough, trained on: they tell what is usual.
     """
@@ -186,12 +186,10 @@ def capsnet_scorer(
     pose = _pose_distance(network, *bank)(outputs["capsules"])
     neighbours = ClassNeighbours(classes, int(np.bincount(bank[1]).max()), name="neighbours")
     distance = neighbours(inputs, lengths)
-    neighbours.remember(*bank)
+    neighbours.remember(bank[0] / np.float32(255), bank[1])
 
     # Reference images: n, C and n and n
-    usual_lengths, *usual = keras.Model(images, [lengths, pose, distance]).predict(
-        reference, batch_size=100, verbose=0
-    )
+    usual_lengths, *usual = in_batches(keras.Model(images, [lengths, pose, distance]), reference)
     # What is short differs by class; what is far does not.
     shortfall = ClassStandardisation(classes, name="shortfall")
     unusual = shortfall(-pp, lengths)
@@ -220,7 +218,7 @@ def _pose_distance(network: CapsNet, images: np.ndarray, labels: np.ndarray) -> 
 
     from models.layers import ClassCentres
 
-    capsules = network.encoder.predict(images, batch_size=100, verbose=0)
+    capsules = outputs_on(network.encoder, images)
     features = capsules.reshape(len(capsules), -1)
     means = np.stack([features[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
     covariance = np.cov((features - means[labels]).T) + _RIDGE * np.eye(features.shape[1])

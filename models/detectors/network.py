@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class NetworkDetector(Detector):
         """
         import keras
 
-        from models.training import Backup, Batches, learning_rates, use_xla
+        from models.training import Backup, Batches, count_replicas, learning_rates, use_xla
 
         crop_size = crop_size or images.shape[1:3]
         schedule = self.schedule
@@ -73,28 +74,26 @@ class NetworkDetector(Detector):
         rate = self.learning_rate
         if rate is None:
             rate = self.default_rates.get(schedule, 0.001)
-        steps = -(-len(images) // self.batch_size) * self.epochs
+        replicas = count_replicas(model)
+        batches = functools.partial(
+            Batches,
+            batch_size=self.batch_size,
+            crop_size=crop_size,
+            to_batch=to_batch,
+            replicas=replicas,
+        )
+        steps = len(batches(images, labels)) * self.epochs
         model.compile(
             keras.optimizers.Adam(learning_rates(schedule, rate, steps), weight_decay=weight_decay),
-            jit_compile=use_xla(),
+            jit_compile=use_xla(replicas),
             **compiled,
         )
         backup = Backup(self.backup_dir)
         first_epoch = backup.restore(model)
         self.seconds = backup.seconds
         model.fit(
-            Batches(
-                images,
-                labels,
-                self.batch_size,
-                crop_size,
-                to_batch,
-                seed=self.seed,
-                shift=shift,
-                first_epoch=first_epoch,
-            ),
-            validation_data=validation
-            and Batches(*validation, self.batch_size, crop_size, to_batch),
+            batches(images, labels, seed=self.seed, shift=shift, first_epoch=first_epoch),
+            validation_data=validation and batches(*validation),
             epochs=self.epochs,
             initial_epoch=first_epoch,
             callbacks=[*callbacks, backup],
@@ -106,9 +105,18 @@ class NetworkDetector(Detector):
 
 def outputs_on(network: keras.Model, images: np.ndarray) -> np.ndarray:
     """The output (N, D) of `network`, which takes float images, for uint8 images (N, H, W, K)."""
-    from keras import ops
+    return in_batches(lambda batch: network(batch.astype("float32") / 255), images)
 
-    batches = (images[start : start + 500] for start in range(0, len(images), 500))
-    return np.concatenate(
-        [ops.convert_to_numpy(network(batch.astype("float32") / 255)) for batch in batches]
+
+def in_batches(function: Callable, images: np.ndarray) -> Any:
+    """The output of `function` on images (N, ...), a few at a time: arrays, as it structures them.
+
+    Unlike Keras's `predict` it does without compilation, and within any distribution strategy.
+    """
+    import keras
+
+    batches = [function(images[start : start + 500]) for start in range(0, len(images), 500)]
+    return keras.tree.map_structure(
+        lambda *parts: np.concatenate([keras.ops.convert_to_numpy(part) for part in parts]),
+        *batches,
     )

@@ -16,23 +16,9 @@ from components.serving import WARMUP_FILE, export, write_warmup_requests
 from models import detectors
 
 
-def write_split(folder, images, labels, split="train", reverse=False):
-    path = folder / f"Split-{split}"
-    path.mkdir(parents=True)
-    records = [
-        examples.make_example(image, label, f"class {label}", ["a"], f"train-{i:08d}")
-        for i, (image, label) in enumerate(zip(images, labels, strict=True))
-    ]
-    for shard, part in enumerate((records[::2], records[1::2])):
-        options = tf.io.TFRecordOptions(compression_type="GZIP")
-        with tf.io.TFRecordWriter(str(path / f"data-{shard}.gz"), options) as writer:
-            for record in reversed(part) if reverse else part:
-                writer.write(record.SerializeToString())
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 def test_examples_are_lossless_and_in_order_whatever_the_order_of_the_files(
-    channels, toys, tmp_path
+    channels, toys, tmp_path, write_split
 ):
     images, labels = toys(11, 3, seed=0, channels=channels)
     write_split(tmp_path, images, labels, reverse=True)
@@ -120,7 +106,7 @@ def test_the_saved_model_gives_our_scores_where_our_packages_cannot_be_imported(
             )
 
 
-def test_preprocessing_of_training_equals_that_of_serving(toys, tmp_path):
+def test_preprocessing_of_training_equals_that_of_serving(tmp_path, write_split):
     images = np.random.default_rng(0).integers(0, 256, (3, 31, 27, 3), dtype="uint8")
     write_split(tmp_path, images, [0, 1, 0])
     trained_on = examples.load_split(str(tmp_path), "train", (12, 12)).images

@@ -49,6 +49,24 @@ def test_validation_is_in_order(toys):
     np.testing.assert_allclose(batches[0][0], images[:4, 2:10, 2:10] / np.float32(255), rtol=1e-6)
 
 
+def test_batches_of_several_replicas_divide_evenly_and_leave_nothing_out(toys):
+    images, _ = toys(25, 3, seed=0)
+    for seed in (None, 0):
+        batches = Batches(images, np.arange(25), 10, (12, 12), identity, seed=seed, replicas=4)
+        labels = [batches[index][1] for index in range(len(batches))]
+        assert [len(batch) for batch in labels] == [12, 12, 4]
+        assert set(np.concatenate(labels)) == set(range(25))
+
+
+def test_an_array_that_is_input_and_target_is_two(toys):
+    """TensorFlow writes into the memory of either: the other would change while in use."""
+    images, labels = toys(10, 3, seed=0)
+    batches = Batches(images, labels, 10, (12, 12), lambda images, labels: (images, images))
+    inputs, targets = batches[0]
+    np.testing.assert_array_equal(inputs, targets)
+    assert not np.shares_memory(inputs, targets)
+
+
 def test_shifts_move_by_up_to_that_many_pixels_and_pad_with_black():
     images = np.full((200, 6, 6, 1), 255, "uint8")
     shifted = random_crops(images, (6, 6), 2, np.random.default_rng(0))

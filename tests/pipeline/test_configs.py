@@ -35,6 +35,14 @@ def test_overrides_leave_the_rest():
     assert configs.get("digits").training.settings["epochs"] != 2
 
 
+def test_the_strategy_survives_another_detector():
+    config = configs.override(configs.get("digits"), strategy="one_device")
+    config = configs.override(config, detector="vae")
+    assert (config.training.detector, config.training.strategy) == ("vae", "one_device")
+    assert "filters" not in config.training.settings
+    assert configs.get("digits").training.strategy == "auto"
+
+
 def test_an_empty_anomaly_list_stays_empty():
     assert configs.override(configs.get("digits"), anomaly="").data.anomaly == ()
 

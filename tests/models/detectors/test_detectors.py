@@ -253,14 +253,16 @@ def test_the_pose_distance_is_mahalanobis():
     labels = np.arange(300) % 3
     mixing = generator.normal(size=(8, 8))
     capsules = generator.normal(size=(300, 8)) @ mixing + 5 * generator.normal(size=(3, 8))[labels]
+    bank = (10 * capsules + 128).clip(0, 255).astype("uint8")
+    capsules = bank / 255
 
     class Network:
         encoder = keras.Sequential([keras.Input((2, 4)), keras.layers.Identity()])
 
-    bank = capsules.reshape(-1, 2, 4).astype("float32")
-    found = capsnet._pose_distance(Network, bank, labels)(bank[:40])
+    measure = capsnet._pose_distance(Network, bank.reshape(-1, 2, 4), labels)
+    found = measure(capsules[:40].reshape(-1, 2, 4))
     means = np.stack([capsules[labels == label].mean(axis=0) for label in range(3)])
     inverse = np.linalg.inv(np.cov((capsules - means[labels]).T))
     off = capsules[:40, None] - means
     expected = np.einsum("nki,ij,nkj->nk", off, inverse, off).min(axis=1)
-    np.testing.assert_allclose(found, expected, rtol=0.01)  # the ridge
+    np.testing.assert_allclose(found, expected, rtol=0.05)  # the ridge
