@@ -56,6 +56,13 @@ def _setting(context, parameter, values):
 
 
 _positive = click.IntRange(min=1)
+_beam_args = click.option(
+    "--beam-arg",
+    "beam_args",
+    metavar="--NAME=VALUE",
+    multiple=True,
+    help="An argument of Apache Beam; may be repeated.  [--runner=FnApiRunner: in this process]",
+)
 
 
 @main.command()
@@ -87,6 +94,12 @@ _positive = click.IntRange(min=1)
 @click.option(
     "--output", metavar="DIR", help="Folder for all that is written.  [runs/NAME-anomaly-A]"
 )
+@click.option(
+    "--score-images",
+    metavar="INPUT",
+    help="Unlabelled images that a blessed model scores: a folder, a manifest or TFRecords.",
+)
+@_beam_args
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on the last line.")
 def run(name, images, data_dir, as_json, **options) -> None:
     """Train, judge, bless and push a detector on the data set NAME.
@@ -120,10 +133,34 @@ def run(name, images, data_dir, as_json, **options) -> None:
                     "blessed": result.blessed,
                     "report": result.report,
                     "pushed": result.pushed,
+                    "scores": result.scores,
                     "seconds": round(seconds, 1),
                 }
             )
         )
+
+
+@main.command("score-beam")
+@click.argument("model")
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.option("--output", metavar="DIR", required=True, help="Folder of the scores: new or empty.")
+@click.option(
+    "--format", "output_format", type=click.Choice(["tfrecord", "parquet"]), default="tfrecord"
+)
+@_beam_args
+def score_beam(**options) -> None:
+    """Score many images with the SavedModel MODEL through Apache Beam.
+
+    INPUT is a folder of images, a manifest (.txt with a path a line, .csv with a column `path`),
+    an image, TFRecords of tf.Examples with `image/encoded`, or a glob of the latter two.
+    """
+    from pipeline.score_beam import ScoringFailed, score_by_beam
+
+    try:
+        counts = score_by_beam(**options)
+    except ScoringFailed as error:
+        raise click.ClickException(f"Scoring failed: {error}") from error
+    click.echo(f"{counts.scored} images scored, {counts.dead} could not be.")
 
 
 @main.command()
@@ -215,6 +252,8 @@ def _show(result, heading) -> None:
     click.echo(f"  blessed: {'yes' if result.blessed else 'no'} ({heading})")
     click.echo(f"  report:  {_relative(result.report)}")
     click.echo(f"  model:   {_relative(result.pushed) if result.pushed else 'not pushed'}")
+    if result.scores:
+        click.echo(f"  scores:  {_relative(result.scores)}")
 
 
 def _relative(path: str) -> str:
