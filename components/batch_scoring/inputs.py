@@ -34,13 +34,18 @@ class Shard(NamedTuple):
         return name if "://" in name else os.path.join(self.folder, name)
 
 
+def absolute(path: str) -> str:
+    """The path as workers can take it, which may have another working directory."""
+    return path if "://" in path else os.path.abspath(path)
+
+
 def resolve(name: str) -> str:
-    """The input's absolute path, for workers may have another working directory.
+    """The input's absolute path.
 
     Raises:
         UserError: if there is nothing of that name, or a CSV manifest has no column `path`.
     """
-    path = name if "://" in name else os.path.abspath(name)
+    path = absolute(name)
     if not os.path.exists(path) and next(_matched(path), None) is None:
         raise UserError(f"The input {name} does not exist.")
     if path.endswith(".csv"):

@@ -1,6 +1,7 @@
 """From inputs to encoded images; what cannot be read becomes a dead letter."""
 
 import csv
+import os
 from collections.abc import Iterator
 
 import apache_beam as beam
@@ -40,7 +41,8 @@ class ReadShard(beam.DoFn):
         """Tags files and records that cannot be read as dead."""
         for name in shard.names:
             read = _read_image if shard.are_images else _read_examples
-            yield from read(name, shard.path(name))
+            # A file's name may be no text; an id always is.
+            yield from read(os.fsencode(name).decode(errors="replace"), shard.path(name))
 
 
 def _read_image(name, path):

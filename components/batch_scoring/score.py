@@ -9,7 +9,7 @@ import apache_beam as beam
 import tensorflow as tf
 from apache_beam.metrics import Metrics
 
-from components.batch_scoring.inputs import resolve
+from components.batch_scoring.inputs import absolute, resolve
 from components.batch_scoring.reading import DEAD, FindShards, ReadShard
 from components.batch_scoring.scoring import ScoreBatch, output_ranks
 from components.batch_scoring.writing import FORMATS, write_scores
@@ -53,11 +53,11 @@ def score(
         UserError: if the model or an input is missing, `output` has something in it, or there is
             nothing to score.
     """
+    model_dir, output = absolute(model_dir), absolute(output)
     ranks = output_ranks(model_dir)
     paths = [resolve(name) for name in inputs]
     if tf.io.gfile.exists(output) and tf.io.gfile.listdir(output):
         raise UserError(f"The output folder {output} is not empty: name another or remove it.")
-    output = output.rstrip("/")
     incoming = f"{output}.{uuid.uuid4().hex[:8]}.incoming"
     try:
         tf.io.gfile.makedirs(incoming)

@@ -1,0 +1,131 @@
+"""The digits pipeline and its batch scoring through Beam's portable protocol."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("beam")
+
+
+@pytest.fixture(scope="module")
+def engine(folder):
+    """Beam arguments for a job server and a pool of worker processes, both started here."""
+    jobs, workers = free_port(), free_port()
+    servers = []
+    for name, port, *command in (
+        ("jobs", jobs, "portability.local_job_service_main", "--port", jobs),
+        ("workers", workers, "worker.worker_pool_main", "--service_port", workers),
+    ):
+        with (folder / f"{name}.log").open("w") as log:
+            servers.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", f"apache_beam.runners.{command[0]}"]
+                    + [str(argument) for argument in command[1:]],
+                    env={**os.environ, "PYTHONPATH": str(ROOT)},
+                    cwd=folder,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            )
+        deadline = time.monotonic() + 60
+        while True:
+            assert time.monotonic() < deadline and servers[-1].poll() is None
+            try:
+                socket.create_connection(("localhost", port)).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+    yield (
+        "--runner=PortableRunner",
+        f"--job_endpoint=localhost:{jobs}",
+        "--environment_type=EXTERNAL",
+        f"--environment_config=localhost:{workers}",
+    )
+    for server in servers:
+        os.killpg(server.pid, signal.SIGKILL)  # with the workers that it started
+        server.wait()
+
+
+def run_digits(folder, output, beam_args=()):
+    """What `capsad run digits --json` says."""
+    arguments = [
+        "digits",
+        "--epochs",
+        "3",
+        "--score-images",
+        "images",
+        "--output",
+        output,
+        "--json",
+    ]
+    arguments += [f"--beam-arg={argument}" for argument in beam_args]
+    finished = subprocess.run(
+        [sys.executable, "-c", "from pipeline.cli import main; main()", "run", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+def read_scores(output):
+    """Id -> anomaly_score."""
+    files = [str(path) for path in Path(output, "scores").iterdir()]
+    scores = {}
+    for record in tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator():
+        features = tf.train.Example.FromString(record).features.feature
+        identity = features["id"].bytes_list.value[0].decode()
+        scores[identity] = features["anomaly_score"].float_list.value[0]
+    return scores
+
+
+def test_separate_workers_give_what_this_process_gives(folder, engine):
+    images = folder / "images"
+    images.mkdir()
+    for index in range(150):
+        pixels = np.random.default_rng(index).integers(0, 256, (8, 8), dtype="uint8")
+        Image.fromarray(pixels).save(images / f"{index}.png")
+    (images / "broken.png").write_bytes(b"no image")
+
+    here = run_digits(folder, "here")
+    there = run_digits(folder, "there", engine)
+    assert "SdkHarness started" in (folder / "workers.log").read_text()
+    assert here["blessed"] and there["blessed"]
+    assert there["auroc"] == pytest.approx(here["auroc"], abs=1e-6)
+
+    expected, found = read_scores(here["scores"]), read_scores(there["scores"])
+    assert len(expected) == 150
+    assert found == pytest.approx(expected, abs=1e-6)
+    for result in (here, there):
+        output = Path(result["scores"])
+        assert json.loads((output / "counts.json").read_text()) == {"scored": 150, "dead": 1}
+        (line,) = (output / "dead-letters.jsonl").read_text().splitlines()
+        assert json.loads(line)["id"] == str(images / "broken.png")
