@@ -16,7 +16,12 @@ from PIL import Image
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
+# The pool of workers starts `python`.
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(Path(__file__).parents[2]),
+    "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]),
+}
 
 
 def free_port():
@@ -44,7 +49,7 @@ def engine(folder):
                 subprocess.Popen(
                     [sys.executable, "-m", f"apache_beam.runners.{command[0]}"]
                     + [str(argument) for argument in command[1:]],
-                    env={**os.environ, "PYTHONPATH": str(ROOT)},
+                    env=ENVIRONMENT,
                     cwd=folder,
                     stdout=log,
                     stderr=log,
@@ -86,7 +91,7 @@ def run_digits(folder, output, beam_args=()):
     finished = subprocess.run(
         [sys.executable, "-c", "from pipeline.cli import main; main()", "run", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=500,
@@ -117,7 +122,8 @@ def test_separate_workers_give_what_this_process_gives(folder, engine):
 
     here = run_digits(folder, "here")
     there = run_digits(folder, "there", engine)
-    assert "SdkHarness started" in (folder / "workers.log").read_text()
+    # One for each: ExampleGen, StatisticsGen, Evaluator, BatchScorer.
+    assert (folder / "workers.log").read_text().count("Starting worker with command") == 4
     assert here["blessed"] and there["blessed"]
     assert there["auroc"] == pytest.approx(here["auroc"], abs=1e-6)
 

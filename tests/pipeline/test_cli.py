@@ -46,6 +46,11 @@ def images(folder, counts, size=(8, 8)):
         (["run", "mnist", "--data-dir", "nowhere"], "nowhere is not a folder"),
         (["run", "--images", "nowhere", "--anomaly", "a"], "nowhere does not exist"),
         (["run", "mnist", "--images", "."], "not both"),
+        (["run", "digits", "--beam-arg", "x"], "Beam argument 'x' is not of the form"),
+        (["run", "digits", "--beam-arg=--runner=DaskRunner"], "silently loses data"),
+        (["run", "digits", "--score-images", "nowhere"], "input nowhere does not exist"),
+        (["score-beam", "nowhere", ".", "--output", "out"], "nowhere holds no SavedModel"),
+        (["score-beam", ".", ".", "--output", "o", "--format", "csv"], "'csv' is not one of"),
         (["report", "nowhere"], "holds no finished run"),
     ],
 )
