@@ -43,15 +43,20 @@ def resolve(name: str) -> str:
     """The input's absolute path.
 
     Raises:
-        UserError: if there is nothing of that name, or a CSV manifest has no column `path`.
+        UserError: if there is nothing of that name, or a CSV manifest cannot be read or has no
+            column `path`.
     """
     path = absolute(name)
     if not os.path.exists(path) and next(_matched(path), None) is None:
         raise UserError(f"The input {name} does not exist.")
     if path.endswith(".csv"):
-        with _open_text(path) as file:
-            if "path" not in (csv.DictReader(file).fieldnames or ()):
-                raise UserError(f"The manifest {name} has no column `path` in its first line.")
+        try:
+            with _open_text(path) as file:
+                columns = csv.DictReader(file).fieldnames or ()
+        except (OSError, ValueError, csv.Error) as error:
+            raise UserError(f"Cannot read the manifest {name}: {error}") from error
+        if "path" not in columns:
+            raise UserError(f"The manifest {name} has no column `path` in its first line.")
     return path
 
 
@@ -82,7 +87,10 @@ def shards(path: str) -> Iterator[Shard]:
 
 
 def fingerprint(path: str) -> str:
-    """Digest of names, sizes and times of the files of a resolved input, 16 digits."""
+    """Digest of names, sizes and times of a resolved input's files, 16 hexadecimal digits.
+
+    Of a manifest, these are its own alone.
+    """
     digest = hashlib.sha256()
     for file in _files(path):
         digest.update(json.dumps(file).encode())

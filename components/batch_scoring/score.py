@@ -56,8 +56,12 @@ def score(
     model_dir, output = absolute(model_dir), absolute(output)
     ranks = output_ranks(model_dir)
     paths = [resolve(name) for name in inputs]
-    if tf.io.gfile.exists(output) and tf.io.gfile.listdir(output):
-        raise UserError(f"The output folder {output} is not empty: name another or remove it.")
+    if tf.io.gfile.exists(output) and (
+        not tf.io.gfile.isdir(output) or tf.io.gfile.listdir(output)
+    ):
+        raise UserError(
+            f"The output {output} exists and is no empty folder: name another or remove it."
+        )
     incoming = f"{output}.{uuid.uuid4().hex[:8]}.incoming"
     try:
         tf.io.gfile.makedirs(incoming)

@@ -255,13 +255,15 @@ def test_two_workers_write_two_shards_and_load_the_model_once(run, images, monke
     assert len(loaded) == 1
 
 
-def test_a_full_output_is_left_as_it_is(run, images, tmp_path):
+@pytest.mark.parametrize("mine", ["out", "out/mine"])
+def test_a_full_output_is_left_as_it_is(mine, run, images, tmp_path):
     write_images(tmp_path / "data", images)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine").write_text("mine")
-    with pytest.raises(UserError, match=r"output folder .*out is not empty"):
+    (tmp_path / mine).parent.mkdir(exist_ok=True)
+    (tmp_path / mine).write_text("mine")
+    with pytest.raises(UserError, match=r"output .*out exists and is no empty folder"):
         run(tmp_path / "data")
-    assert os.listdir(tmp_path / "out") == ["mine"]
+    assert (tmp_path / mine).read_text() == "mine"
+    assert sorted(os.listdir(tmp_path)) == ["data", "out"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "list.txt", "records"])
@@ -286,13 +288,15 @@ def test_nothing_to_score(kind, run, tmp_path):
         ("*.png", r"input .*\*.png does not exist"),
         ("no://such/file", "no file system for the input no://such/file"),
         ("list.csv", "list.csv has no column `path`"),
+        ("folder.csv", "Cannot read the manifest .*folder.csv: .*Is a directory"),
     ],
 )
 def test_bad_inputs(name, message, run, tmp_path):
     (tmp_path / "list.csv").write_text("name\na.png\n")
+    (tmp_path / "folder.csv").mkdir()
     with pytest.raises(UserError, match=message):
         run(name if "://" in name else tmp_path / name)
-    assert os.listdir(tmp_path) == ["list.csv"]
+    assert sorted(os.listdir(tmp_path)) == ["folder.csv", "list.csv"]
 
 
 def test_bad_models(images, tmp_path):
