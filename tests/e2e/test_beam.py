@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -75,19 +76,9 @@ def engine(folder):
         server.wait()
 
 
-def run_digits(folder, output, beam_args=()):
+def run_digits(folder, output, *arguments):
     """What `capsad run digits --json` says."""
-    arguments = [
-        "digits",
-        "--epochs",
-        "3",
-        "--score-images",
-        "images",
-        "--output",
-        output,
-        "--json",
-    ]
-    arguments += [f"--beam-arg={argument}" for argument in beam_args]
+    arguments = ["digits", "--epochs", "3", "--output", output, "--json", *arguments]
     finished = subprocess.run(
         [sys.executable, "-c", "from pipeline.cli import main; main()", "run", *arguments],
         cwd=folder,
@@ -98,7 +89,23 @@ def run_digits(folder, output, beam_args=()):
         check=False,
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    return json.loads(finished.stdout.splitlines()[-1])
+    return json.loads(finished.stdout.splitlines()[-1]), finished.stdout
+
+
+@pytest.fixture(scope="module")
+def images(folder):
+    images = folder / "images"
+    images.mkdir()
+    for index in range(150):
+        pixels = np.random.default_rng(index).integers(0, 256, (8, 8), dtype="uint8")
+        Image.fromarray(pixels).save(images / f"{index}.png")
+    (images / "broken.png").write_bytes(b"no image")
+    return images
+
+
+@pytest.fixture(scope="module")
+def here(folder, images):
+    return run_digits(folder, "here", "--score-images", "images")[0]
 
 
 def read_scores(output):
@@ -112,16 +119,13 @@ def read_scores(output):
     return scores
 
 
-def test_separate_workers_give_what_this_process_gives(folder, engine):
-    images = folder / "images"
-    images.mkdir()
-    for index in range(150):
-        pixels = np.random.default_rng(index).integers(0, 256, (8, 8), dtype="uint8")
-        Image.fromarray(pixels).save(images / f"{index}.png")
-    (images / "broken.png").write_bytes(b"no image")
+def counts(result):
+    return json.loads(Path(result["scores"], "counts.json").read_text())
 
-    here = run_digits(folder, "here")
-    there = run_digits(folder, "there", engine)
+
+def test_separate_workers_give_what_this_process_gives(folder, images, here, engine):
+    options = [f"--beam-arg={argument}" for argument in engine]
+    there, _ = run_digits(folder, "there", "--score-images", "images", *options)
     # One for each: ExampleGen, StatisticsGen, Evaluator, BatchScorer.
     assert (folder / "workers.log").read_text().count("Starting worker with command") == 4
     assert here["blessed"] and there["blessed"]
@@ -131,7 +135,19 @@ def test_separate_workers_give_what_this_process_gives(folder, engine):
     assert len(expected) == 150
     assert found == pytest.approx(expected, abs=1e-6)
     for result in (here, there):
-        output = Path(result["scores"])
-        assert json.loads((output / "counts.json").read_text()) == {"scored": 150, "dead": 1}
-        (line,) = (output / "dead-letters.jsonl").read_text().splitlines()
+        assert counts(result) == {"scored": 150, "dead": 1}
+        (line,) = Path(result["scores"], "dead-letters.jsonl").read_text().splitlines()
         assert json.loads(line)["id"] == str(images / "broken.png")
+
+
+def test_changed_images_are_scored_by_the_model_from_the_cache(folder, images, here):
+    (images / "0.png").unlink()
+    again, output = run_digits(folder, "here", "--score-images", "images")
+    assert counts(again) == {"scored": 149, "dead": 1}
+    assert again["pushed"] == here["pushed"]
+    assert re.search(r"Trainer .*\(cached\)", output)
+    assert not re.search(r"BatchScorer .*\(cached\)", output)
+
+    without, _ = run_digits(folder, "here")
+    assert without["scores"] is None
+    assert without["auroc"] == here["auroc"]
