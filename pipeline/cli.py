@@ -13,6 +13,7 @@ import click
 
 from models.errors import UserError
 from pipeline import configs
+from pipeline.score import beam_args
 from pipeline.score import score as score_command
 from pipeline.study_command import study
 
@@ -101,6 +102,12 @@ _positive = click.IntRange(min=1)
 @click.option(
     "--output", metavar="DIR", help="Folder for all that is written.  [runs/NAME-anomaly-A]"
 )
+@click.option(
+    "--score-images",
+    metavar="INPUT",
+    help="Unlabelled images that a blessed model scores: a folder, a manifest or TFRecords.",
+)
+@beam_args
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on the last line.")
 def run(name, images, data_dir, as_json, **options) -> None:
     """Train, judge, bless and push a detector on the data set NAME.
@@ -137,6 +144,7 @@ def run(name, images, data_dir, as_json, **options) -> None:
                     "blessed": result.blessed,
                     "report": result.report,
                     "pushed": result.pushed,
+                    "scores": result.scores,
                     "seconds": round(seconds, 1),
                 }
             )
@@ -235,6 +243,8 @@ def _show(result, heading) -> None:
     click.echo(f"  blessed: {'yes' if result.blessed else 'no'} ({heading})")
     click.echo(f"  report:  {_relative(result.report)}")
     click.echo(f"  model:   {_relative(result.pushed) if result.pushed else 'not pushed'}")
+    if result.scores:
+        click.echo(f"  scores:  {_relative(result.scores)}")
 
 
 def _relative(path: str) -> str:

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -75,6 +75,10 @@ class PipelineConfig:
     """Seed of every draw."""
     output: str | None = None
     """Folder of everything that runs write; `None`: `runs/<name>-anomaly-<classes>`."""
+    score_images: str | None = None
+    """Unlabelled images that a blessed model scores, see `components.batch_scoring.inputs`."""
+    beam_args: tuple[str, ...] = ()
+    """Arguments of Beam, `--NAME=VALUE`, see `components.beam_args`."""
 
     @property
     def output_dir(self) -> str:
@@ -173,8 +177,10 @@ def override(
     infra_validation: bool | None = None,
     seed: int | None = None,
     output: str | None = None,
+    score_images: str | None = None,
+    beam_args: Sequence[str] | None = None,
 ) -> PipelineConfig:
-    """Replaces what is not `None`; `anomaly` is a list separated by commas."""
+    """Replaces what is not `None` or empty; `anomaly` is a list separated by commas."""
     data = config.data
     if data_dir is not None:
         data = replace(data, data_dir=os.path.abspath(data_dir))
@@ -212,6 +218,8 @@ def override(
         gate=gate,
         seed=config.seed if seed is None else seed,
         output=output or config.output,
+        score_images=score_images or config.score_images,
+        beam_args=tuple(beam_args or config.beam_args),
     )
 
 
@@ -224,6 +232,8 @@ ENVIRONMENT = {
     "CAPSAD_EPOCHS": ("epochs", int),
     "CAPSAD_SEED": ("seed", int),
     "CAPSAD_OUTPUT": ("output", str),
+    "CAPSAD_SCORE_IMAGES": ("score_images", str),
+    "CAPSAD_BEAM_ARGS": ("beam_args", str.split),
 }
 
 

@@ -14,6 +14,9 @@ from tfx.proto import infra_validator_pb2, pusher_pb2, trainer_pb2
 from tfx.types import Channel, standard_artifacts
 
 from components import examples
+from components.batch_scoring import inputs
+from components.batch_scoring.component import BatchScorer
+from components.beam_args import beam_args
 from components.data_gate import DataGate
 from components.evaluator.baseline import LatestOtherBlessedModelStrategy
 from components.evaluator.eval_config import eval_config
@@ -157,6 +160,18 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             }
         ),
     )
+    batch_scorers = []
+    if config.score_images:
+        images = inputs.resolve(config.score_images)
+        batch_scorers = [
+            BatchScorer(
+                model=model,
+                blessing=evaluator.outputs["blessing"],
+                images=images,
+                fingerprint=inputs.fingerprint(images),
+                digest=code_digest("components.batch_scoring"),
+            )
+        ]
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=os.path.join(config.output_dir, "pipeline"),
@@ -172,17 +187,13 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             *filter(None, [infra_validator]),
             pusher,
             report,
+            *batch_scorers,
         ],
         enable_cache=True,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(
             os.path.join(config.output_dir, "metadata.sqlite")
         ),
-        beam_pipeline_args=[
-            # Newer direct runners first try to download another engine.
-            "--runner=FnApiRunner",
-            # Without it TFX builds a source distribution for each component.
-            "--sdk_container_image=none",
-        ],
+        beam_pipeline_args=beam_args(config.beam_args),
     )
 
 
@@ -209,7 +220,8 @@ def _infra_validator(model, all_examples) -> tfx_components.InfraValidator:
 def _described(config, detector) -> dict[str, object]:
     """The configuration as the report shows it: no folders of this machine, all settings."""
     described = dataclasses.asdict(config)
-    described.pop("output")
+    for name in ("output", "score_images", "beam_args"):
+        described.pop(name)
     described["data"].pop("data_dir")
     described["training"]["settings"] = {
         field.name: getattr(detector, field.name) for field in detector.settings()

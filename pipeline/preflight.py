@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from components import sources
+from components.batch_scoring import inputs
+from components.beam_args import beam_args
 from components.example_gen.hold_out import hold_out, resolve_anomaly
 from components.sources.base import Source
 from components.splits import Split, load_splits
@@ -55,6 +57,9 @@ def plan(config: PipelineConfig, source: Source | None = None) -> Plan:
     Raises:
         UserError: if the data is missing or damaged, or the configuration does not fit it.
     """
+    beam_args(config.beam_args)
+    if config.score_images:
+        inputs.resolve(config.score_images)
     data, training = config.data, config.training
     detector = detectors.get(training.detector, **training.settings)
     source = source or find_source(config)

@@ -20,6 +20,8 @@ class Results:
     accuracy: float
     blessed: bool
     gates: list[tuple[str, str]]
+    scores: str | None
+    """Folder of the scores of `--score-images`; `None`: there are none."""
 
 
 def read(output_dir: str) -> Results:
@@ -40,29 +42,46 @@ def read(output_dir: str) -> Results:
     connection.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READONLY
     store = metadata_store.MetadataStore(connection)
 
-    def newest(component, artifact_type):
-        """The artifact that the component's last successful execution gave, cached or not."""
+    def newest(component):
+        """The component's last successful execution, cached or not."""
         finished = (
             metadata_store_pb2.Execution.COMPLETE,
             metadata_store_pb2.Execution.CACHED,
         )
         try:
             executions = store.get_executions_by_type(component)
-            kind = store.get_artifact_type(artifact_type).id
         except errors.NotFoundError:
             raise missing from None
         executions = [e for e in executions if e.last_known_state in finished]
         if not executions:
             raise missing
-        last = max(executions, key=lambda execution: execution.id)
+        return max(executions, key=lambda execution: execution.id)
+
+    def given(execution, artifact_type):
+        """The artifact that an execution gave."""
+        kind = store.get_artifact_type(artifact_type).id
         output = metadata_store_pb2.Event.OUTPUT
-        ids = [
-            e.artifact_id for e in store.get_events_by_execution_ids([last.id]) if e.type == output
-        ]
+        events = store.get_events_by_execution_ids([execution.id])
+        ids = [event.artifact_id for event in events if event.type == output]
         return next(a for a in store.get_artifacts_by_id(ids) if a.type_id == kind)
 
-    report = newest(_REPORT, "CapsadReport").uri
-    pushed = newest(_PUSHER, "PushedModel")
+    reporting = newest(_REPORT)
+    report = given(reporting, "CapsadReport").uri
+    pushed = given(newest(_PUSHER), "PushedModel")
+    (run,) = (
+        context
+        for context in store.get_contexts_by_execution(reporting.id)
+        if context.type == "pipeline_run"
+    )
+    # Of this very run: it may have scored nothing, and one before it other images.
+    scores = next(
+        (
+            given(execution, "InferenceResult").uri
+            for execution in store.get_executions_by_context(run.id)
+            if execution.type == _SCORER
+        ),
+        None,
+    )
     summary = json.loads(Path(report, "summary.json").read_text())
     return Results(
         report=os.path.join(report, "report.html"),
@@ -71,9 +90,11 @@ def read(output_dir: str) -> Results:
         accuracy=summary["accuracy"],
         blessed=summary["blessed"],
         gates=[tuple(gate) for gate in summary["gates"]],
+        scores=scores if summary["blessed"] else None,
     )
 
 
-# Names under which TFX keeps the executions of these two.
+# Names under which TFX keeps the executions of these.
 _REPORT = "components.report.component.Report"
 _PUSHER = "components.pusher.Pusher"
+_SCORER = "components.batch_scoring.component.BatchScorer"

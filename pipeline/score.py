@@ -12,9 +12,19 @@ import click
 
 from models.errors import UserError
 
+_FORMATS, _BEAM_FORMATS = ("table", "csv", "jsonl"), ("tfrecord", "parquet")
+
+beam_args = click.option(
+    "--beam-arg",
+    "beam_args",
+    metavar="--NAME=VALUE",
+    multiple=True,
+    help="An argument of Apache Beam; may be repeated.  [--runner=FnApiRunner: in this process]",
+)
+
 
 @click.command()
-@click.argument("paths", metavar="[MODEL] IMAGE...", nargs=-1, type=click.Path(exists=True))
+@click.argument("paths", metavar="[MODEL] IMAGE...", nargs=-1)
 @click.option("--url", metavar="URL", help="http://HOST:PORT or grpc://HOST:PORT, without MODEL.")
 @click.option(
     "--model-name", default="capsad", show_default=True, help="Of the model at the --url."
@@ -36,19 +46,27 @@ from models.errors import UserError
 @click.option(
     "--format",
     "format_name",
-    type=click.Choice(["table", "csv", "jsonl"]),
-    default="table",
-    show_default=True,
-    help="How scores are written.",
+    type=click.Choice([*_FORMATS, *_BEAM_FORMATS]),
+    help="How scores are written: table, csv or jsonl; with --beam tfrecord or parquet.  "
+    "[default: the first]",
 )
-@click.option("--output", metavar="FILE", help="File for the scores.  [standard output]")
-def score(paths, url, model_name, timeout, alpha, format_name, output) -> None:
+@click.option(
+    "--output",
+    metavar="PATH",
+    help="File for the scores, or with --beam a new folder.  [standard output]",
+)
+@click.option("--beam", is_flag=True, help="Score by Apache Beam: any number of images.")
+@beam_args
+def score(paths, url, model_name, timeout, alpha, format_name, output, beam, beam_args) -> None:
     """Score image files, or folders of them, by a pushed model.
 
     MODEL is a run's output folder, its `serving` folder, or one version's folder; of several
     versions the newest is taken. With --url a running TensorFlow Serving scores instead. An image
     is flagged when its anomaly_score exceeds 1 - alpha. Files that are no images are named on
     standard error; only when nothing could be scored the exit code is 1.
+
+    With --beam an IMAGE may also be a manifest (.txt with a path a line, .csv with a column
+    `path`), TFRecords of tf.Examples with `image/encoded`, or a glob; --alpha is not used.
     """
     model, images = (None, paths) if url else (paths[:1], paths[1:])
     if not images:
@@ -56,6 +74,14 @@ def score(paths, url, model_name, timeout, alpha, format_name, output) -> None:
             "Give images or folders: capsad score MODEL IMAGE..., or "
             "capsad score --url URL IMAGE..."
         )
+    if beam:
+        _score_by_beam(model, images, output, format_name, beam_args)
+        return
+    if beam_args or format_name in _BEAM_FORMATS:
+        raise UserError(f"--beam-arg and the formats {', '.join(_BEAM_FORMATS)} go with --beam.")
+    for path in paths:
+        if not os.path.exists(path):
+            raise UserError(f"{path} does not exist: give a model and images, or folders of them.")
     # What TensorFlow and its libraries say of themselves is not what is asked for here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore")
@@ -72,9 +98,25 @@ def score(paths, url, model_name, timeout, alpha, format_name, output) -> None:
             f"No image was scored: {progress.unreadable} unreadable file(s) in {', '.join(images)}."
         )
     with _opened(output) as file:
-        FORMATS[format_name](itertools.chain([first], found), file)
+        FORMATS[format_name or _FORMATS[0]](itertools.chain([first], found), file)
     if progress.unreadable:
         progress.tell(f"{progress.scored} scored, {progress.unreadable} unreadable")
+
+
+def _score_by_beam(model, images, output, format_name, beam_args):
+    if model is None or output is None or format_name in _FORMATS:
+        raise UserError(
+            "--beam goes with a MODEL, not a --url, with --output DIR, and with --format "
+            f"{' or '.join(_BEAM_FORMATS)}."
+        )
+    from pipeline.run import RunFailed
+    from pipeline.score_beam import score_by_beam
+
+    try:
+        counts = score_by_beam(*model, images, output, format_name or _BEAM_FORMATS[0], beam_args)
+    except RunFailed as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{counts.scored} images scored, {counts.dead} could not be.")
 
 
 class _Progress:

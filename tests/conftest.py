@@ -43,7 +43,7 @@ def toy_images(count, classes, seed, size=12, channels=1):
     return images, labels
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toys():
     return toy_images
 

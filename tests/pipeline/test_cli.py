@@ -46,6 +46,15 @@ def images(folder, counts, size=(8, 8)):
         (["run", "mnist", "--data-dir", "nowhere"], "nowhere is not a folder"),
         (["run", "--images", "nowhere", "--anomaly", "a"], "nowhere does not exist"),
         (["run", "mnist", "--images", "."], "not both"),
+        (["run", "digits", "--beam-arg", "x"], "Beam argument 'x' is not of the form"),
+        (["run", "digits", "--beam-arg=--runner=DaskRunner"], "silently loses data"),
+        (["run", "digits", "--score-images", "nowhere"], "input nowhere does not exist"),
+        (["score", "nowhere", ".", "--beam", "--output", "o"], "nowhere holds no pushed model"),
+        (["score", ".", ".", "--beam", "--output", "o", "--format", "csv"], "--format tfrecord"),
+        (["score", ".", ".", "--beam"], "--output DIR"),
+        (["score", "--url", "http://x:1", ".", "--beam", "--output", "o"], "not a --url"),
+        (["score", ".", ".", "--format", "parquet"], "go with --beam"),
+        (["score", ".", "nowhere"], "nowhere does not exist"),
         (["report", "nowhere"], "holds no finished run"),
     ],
 )
@@ -91,7 +100,7 @@ def test_datasets_says_what_is_there_and_how_to_get_the_rest(capsad, monkeypatch
 
 def test_detectors_lists_settings(capsad):
     output = capsad("detectors").output
-    assert re.search(r"capsnet  .*scores pp, re", output)
+    assert re.search(r"capsnet  .*scores conformity, pp, re", output)
     assert re.search(r"routing_iterations = 3 +Iterations", output)
 
 

@@ -52,6 +52,17 @@ def test_zero_seed_and_threshold_are_values():
     assert (config.seed, config.gate.min_auroc) == (0, 0.0)
 
 
+def test_beam_args_and_images_to_score(monkeypatch):
+    monkeypatch.setenv("CAPSAD_BEAM_ARGS", "--runner=PortableRunner  --job_endpoint=localhost:8099")
+    monkeypatch.setenv("CAPSAD_SCORE_IMAGES", "new images")
+    config = configs.from_environment("mnist")
+    assert config.beam_args == ("--runner=PortableRunner", "--job_endpoint=localhost:8099")
+    assert config.score_images == "new images"
+    # What the command line gives when its options are not given leaves them.
+    assert configs.override(config, beam_args=(), score_images=None) == config
+    assert configs.override(config, beam_args=["--x=1"]).beam_args == ("--x=1",)
+
+
 def test_environment_overrides(monkeypatch):
     monkeypatch.setenv("CAPSAD_ANOMALY", "1,2")
     monkeypatch.setenv("CAPSAD_EPOCHS", "3")

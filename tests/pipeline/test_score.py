@@ -45,7 +45,7 @@ def test_a_folder_is_scored_by_the_pushed_model(capsad, folder, pushed, toys):
     )
     images = np.delete(toys(40, 3, seed=9)[0][:30], 3, axis=0)
     expected = {name: np.asarray(values) for name, values in pushed.scorer(images).items()}
-    for name in ("anomaly_score", "pp", "re"):
+    for name in ("anomaly_score", "conformity", "pp", "re"):
         values = [float(row[name]) for row in rows[:29]]
         np.testing.assert_allclose(values, expected[name], atol=1e-5)
     for row in rows:
@@ -133,8 +133,8 @@ def test_nothing_scored_is_exit_code_1(capsad, folder, pushed, tmp_path):
         (["."], "Give images or folders"),
         (["--url", "http://localhost:8501"], "Give images or folders"),
         (["--url", "localhost:8501", "."], "--url must be http://HOST:PORT or grpc"),
-        (["nowhere", "."], "Path 'nowhere' does not exist"),
-        ([".", "nowhere.png"], "Path 'nowhere.png' does not exist"),
+        (["nowhere", "."], "nowhere does not exist"),
+        ([".", "nowhere.png"], "nowhere.png does not exist"),
         ([".", "."], "holds no pushed model"),
         ([".", ".", "--alpha", "0"], "--alpha"),
         ([".", ".", "--format", "xml"], "--format"),

@@ -1,0 +1,1 @@
+"""Scores of many images through Apache Beam."""
