@@ -61,7 +61,7 @@ def read(output_dir: str) -> Results:
         ]
         return next(a for a in store.get_artifacts_by_id(ids) if a.type_id == kind)
 
-    report = newest(_REPORT, "CapsadReport").uri
+    report = newest(_REPORT, "capsad.Report").uri
     pushed = newest(_PUSHER, "PushedModel")
     summary = json.loads(Path(report, "summary.json").read_text())
     return Results(
