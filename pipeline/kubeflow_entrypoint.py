@@ -72,6 +72,8 @@ def main() -> None:
     invocation = json.loads(getattr(arguments, _INVOCATION))
     uris = localize(invocation, json.loads(arguments.json_serialized_inputs_spec_args))
     setattr(arguments, _INVOCATION, json.dumps(invocation))
+    for _, artifact in _artifacts(invocation["outputs"]):
+        os.makedirs(artifact["uri"], exist_ok=True)  # TFX's other runners do so
     tfx_entrypoint.main((arguments, beam_arguments))
 
     output_file = invocation["outputs"]["outputFile"]

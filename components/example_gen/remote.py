@@ -33,7 +33,9 @@ def local_copy(data_dir: str | None) -> Iterator[str | None]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, posixpath.basename(root))
         matches = FileSystems.match([root, f"{root}/**"])
-        paths = [found.path for match in matches for found in match.metadata_list]
+        found = (file.path for match in matches for file in match.metadata_list)
+        # Some tools put an empty object in the place of a folder.
+        paths = [path for path in found if not path.endswith("/")]
         if not paths:
             raise UserError(f"There is no data at {data_dir} (--data-dir).")
         for path in paths:
