@@ -66,7 +66,7 @@ def compile_command(containers, name, images, output, **overrides) -> None:
 @options.of_a_run
 @_containers
 @click.option("--host", required=True, metavar="URL", help="Address of Kubeflow Pipelines.")
-@click.option("--namespace", default="kubeflow", show_default=True, help="Namespace of the run.")
+@click.option("--namespace", help="Namespace of the run, for a Kubeflow of several users.")
 @click.option(
     "--pipeline-root",
     metavar="URI",

@@ -48,7 +48,9 @@ def compile_pipeline(config: PipelineConfig, kubeflow: KubeflowConfig, path: str
         raise UserError(f"Cannot write {path}: {error.strerror}.") from error
 
 
-def submit(path: str, host: str, *, name: str, pipeline_root: str | None, namespace: str) -> str:
+def submit(
+    path: str, host: str, *, name: str, pipeline_root: str | None, namespace: str | None
+) -> str:
     """Starts a run of the specification in `path`; gives the run's address.
 
     Args:
@@ -56,7 +58,7 @@ def submit(path: str, host: str, *, name: str, pipeline_root: str | None, namesp
         host: address of Kubeflow Pipelines.
         name: of the run.
         pipeline_root: URI of the folder for the artifacts; `None`: the cluster's own.
-        namespace: of the run.
+        namespace: of the run; `None`, as it must be where a Kubeflow has one user: the only one.
 
     Raises:
         UserError: if kfp is missing or Kubeflow does not take the run.
@@ -67,8 +69,7 @@ def submit(path: str, host: str, *, name: str, pipeline_root: str | None, namesp
     from urllib3.exceptions import HTTPError
 
     try:
-        client = kfp.Client(host=host, namespace=namespace)
-        run = client.create_run_from_pipeline_package(
+        run = kfp.Client(host=host).create_run_from_pipeline_package(
             path, run_name=name, pipeline_root=pipeline_root, namespace=namespace
         )
     except (ApiException, HTTPError) as error:
