@@ -18,10 +18,10 @@ os.environ["KERAS_BACKEND"] = "jax"
 
 import jax
 import keras
-from held_out import held_out
-from machine import describe
 
 from models import detectors, metrics, scores
+from pipeline import configs, preflight
+from pipeline.machine import describe
 
 
 class EpochTimes(keras.callbacks.Callback):
@@ -78,7 +78,13 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/gpu.md")
     arguments = parser.parse_args()
 
-    splits = held_out("mnist", arguments.data_dir, arguments.anomaly)
+    config = configs.override(
+        configs.get("mnist"), data_dir=arguments.data_dir, anomaly=arguments.anomaly
+    )
+    splits = {
+        name: (split.images, split.labels)
+        for name, split in preflight.plan(config).load_splits().items()
+    }
     images, labels = splits["train"]
     splits["train"] = images[: arguments.limit], labels[: arguments.limit]
     rows = [

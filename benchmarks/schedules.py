@@ -19,9 +19,9 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import numpy as np
-from held_out import held_out
-from machine import describe
+from components.splits import Split
+from pipeline import configs, preflight
+from pipeline.machine import describe
 
 CANDIDATES = [
     {"schedule": "linear", "learning_rate": 0.001},
@@ -36,20 +36,20 @@ CANDIDATES = [
 RESULTS = Path(__file__).parent / "results"
 
 
-def train(
-    splits: dict[str, tuple[np.ndarray, np.ndarray]], epochs: int, settings: dict
-) -> tuple[dict, dict]:
+def train(splits: dict[str, Split], epochs: int, settings: dict) -> tuple[dict, dict]:
     """Trains once; gives measures of the normal `eval` split, and auROC on `test`."""
     from models import detectors, metrics, scores
 
     detector = detectors.get("capsnet", epochs=epochs, **settings)
     started = time.monotonic()
-    scorer = detector.fit(*splits["train"], validation=splits["eval"])
+    train, validation, test = (splits[name] for name in ("train", "eval", "test"))
+    scorer = detector.fit(
+        train.images, train.labels, validation=(validation.images, validation.labels)
+    )
     seconds = time.monotonic() - started
-    images, labels = splits["test"]
-    outputs = scorer.predict(images, batch_size=500, verbose=0)
+    outputs = scorer.predict(test.images, batch_size=500, verbose=0)
     auroc = {
-        name: metrics.auroc(scores.anomalousness(name, outputs[name]), labels < 0)
+        name: metrics.auroc(scores.anomalousness(name, outputs[name]), test.labels < 0)
         for name in detector.scores
     }
     history = {name: values[-1] for name, values in detector.history.items()}
@@ -86,7 +86,10 @@ def main() -> None:
     for job in jobs:
         if any(all(row[key] == job[key] for key in job) for row in done):
             continue
-        splits = held_out("mnist", arguments.data_dir, job["anomaly"])
+        config = configs.override(
+            configs.get("mnist"), data_dir=arguments.data_dir, anomaly=job["anomaly"]
+        )
+        splits = preflight.plan(config).load_splits()
         normal, auroc = train(splits, job["epochs"], job["settings"])
         row = job | normal | ({"auroc": auroc} if arguments.what == "result" else {})
         with path.open("a") as file:

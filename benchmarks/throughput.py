@@ -12,16 +12,18 @@ pandas, matplotlib and pillow. Prints tables and, last, one line of JSON about 2
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from machine import describe, gemm_gflops
 from throughput_worker import CLASSES
 
 from models.layers.frequency_convolution import multiply_adds
+from pipeline.machine import describe
 
 SHAPES = {
     (28, 28, 1): "28x28x1 (MNIST, Fashion-MNIST)",
@@ -161,6 +163,20 @@ def chart(measured: dict[tuple, list[Worker]], target: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(target, metadata={"Date": None})
+
+
+def gemm_gflops(size: int = 2048, repeats: int = 20) -> float:
+    """Rate of TensorFlow's float32 matrix product on all cores, in GFLOP/s: the best of some."""
+    import tensorflow as tf
+
+    factor = tf.random.normal((size, size))
+    tf.matmul(factor, factor).numpy()
+    best = math.inf
+    for _ in range(repeats):
+        started = time.perf_counter()
+        tf.matmul(factor, factor).numpy()
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best / 1e9
 
 
 def main() -> None:

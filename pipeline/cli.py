@@ -14,6 +14,7 @@ import click
 from models.errors import UserError
 from pipeline import options
 from pipeline.kubeflow_commands import kubeflow
+from pipeline.study_command import study
 
 
 class Command(click.Group):
@@ -162,6 +163,9 @@ def detectors(markdown) -> None:
         for field in detector.settings():
             described = field.metadata["description"]
             click.echo(f"  {field.name} = {field.default}".ljust(38) + described)
+
+
+main.add_command(study)
 
 
 def _show(result, heading) -> None:

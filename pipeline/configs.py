@@ -31,6 +31,8 @@ class DataConfig:
     """Share of the normal training images kept for calibration."""
     test_fraction: float = 0.2
     """Share of the normal images tested on, for sources without a test part."""
+    balanced_test: bool = True
+    """Whether as many normal images as anomalies are tested on, as in the paper; else all are."""
     max_unreadable: int = 0
     """Images that may be skipped because they cannot be decoded."""
 
@@ -161,6 +163,9 @@ _PIPELINES = {
 }
 
 
+_OF_ALL = ("epochs", "batch_size")  # settings that every detector has
+
+
 def names() -> tuple[str, ...]:
     """Names of the pipelines."""
     return tuple(_PIPELINES)
@@ -214,8 +219,9 @@ def override(
 
     training = config.training
     if detector is not None and detector != training.detector:
-        # The settings are those of another detector.
-        training = TrainingConfig(detector=detector)
+        # The settings are those of another detector; epochs and batches suit the data.
+        kept = {name: training.settings[name] for name in _OF_ALL if name in training.settings}
+        training = TrainingConfig(detector=detector, settings=kept)
     changed = {**training.settings, **(settings or {})}
     if epochs is not None:
         changed["epochs"] = epochs

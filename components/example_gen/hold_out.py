@@ -47,13 +47,14 @@ def hold_out(
     calibration_fraction: float,
     test_fraction: float,
     limit_per_class: int | None = None,
+    balanced: bool = True,
 ) -> dict[str, np.ndarray]:
     """Assigns every image to a split.
 
     `eval` and `calibration` are cut, class by class, from the normal images of the training part;
     the rest is `train`. `test` is cut from the test part or, where the data set has none, is
-    `test_fraction` of each normal class and all the anomalies; in it anomalies and normal images
-    are equally many, those too many dropped at random.
+    `test_fraction` of each normal class and all the anomalies. If it is balanced, anomalies and
+    normal images are equally many in it, those too many dropped at random.
 
     Args:
         labels: part (`train` and perhaps `test`) -> class indices, int, shape (N,).
@@ -64,6 +65,7 @@ def hold_out(
         calibration_fraction: likewise.
         test_fraction: likewise, for data sets without a test part.
         limit_per_class: images kept of each class in each part; `None`: all.
+        balanced: as the paper tests; otherwise `test` keeps all its images.
 
     Returns:
         Part -> index into `SPLITS` or `UNUSED`, int8, shape (N,).
@@ -102,12 +104,12 @@ def hold_out(
                     start += count
                 assignment[part][images[start:]] = TRAIN
 
-    _balance(labels, assignment, anomaly, class_names, generator)
+    _finish_test(labels, assignment, anomaly, class_names, generator, balanced)
     return assignment
 
 
-def _balance(labels, assignment, anomaly, class_names, generator):
-    """Leaves equally many normal images and anomalies in `test`, drawn at random."""
+def _finish_test(labels, assignment, anomaly, class_names, generator, balanced):
+    """Checks that `test` has both kinds and, if balanced, leaves equally many, drawn at random."""
     part = "test" if "test" in labels else "train"
     is_test = assignment[part] == TEST
     is_anomaly = np.isin(labels[part], anomaly)
@@ -117,5 +119,5 @@ def _balance(labels, assignment, anomaly, class_names, generator):
         which = ", ".join(class_names[index] for index in anomaly)
         kind = "normal" if len(groups[0]) else f"anomalous ({which})"
         raise UserError(f"There are no {kind} images to test on in the part '{part}'.")
-    for group in groups:
+    for group in groups if balanced else ():
         assignment[part][generator.permutation(group)[kept:]] = UNUSED

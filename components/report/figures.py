@@ -17,6 +17,9 @@ _LINES = (
     {"color": _GREEN, "linestyle": ":", "linewidth": 2.0},
     {"color": _PURPLE, "linestyle": (0, (8, 2)), "linewidth": 1.2},
 )
+# From dark to light, so that neighbours differ in grey too.
+_FILLS = (_BLUE, "#56B4E9", "#F0E442", "#D55E00", "#E69F00", "#CC79A7", "#009E73", "0.9")
+_HATCHES = ("", "////", "", "\\\\\\\\", "", "....", "xxxx", "")
 _BINS = 40
 _DPI = 200
 _SMALL = 8
@@ -131,6 +134,40 @@ def history_figure(history: Mapping[str, Sequence[float]]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set(xlabel="epoch", ylabel=name.replace("_", " "))
         axes.legend()
+    return figure
+
+
+def bar_figure(
+    groups: Sequence[str], series: Mapping[str, Sequence[tuple[float, float]]]
+) -> Figure:
+    """Bars of the auROC of several methods, as Figures 5 to 7 of arXiv 1907.06312.
+
+    Args:
+        groups: G captions below the bars.
+        series: method -> G pairs of auROC in [0, 1] and half the length of its error bar; NaN
+            leaves a gap.
+    """
+    width = 0.84 / len(series)
+    figure, axes = _figure(max(5, 0.5 + len(groups) * (0.25 + 0.13 * len(series))), 3.8)
+    places = np.arange(len(groups))
+    for index, (name, values) in enumerate(series.items()):
+        heights, spreads = np.array(values, float).reshape(-1, 2).T
+        axes.bar(
+            places + (index - (len(series) - 1) / 2) * width,
+            heights,
+            width,
+            yerr=spreads,
+            label=name,
+            facecolor=_FILLS[index % len(_FILLS)],
+            hatch=_HATCHES[index % len(_HATCHES)],
+            edgecolor="black",
+            linewidth=0.6,
+            error_kw={"elinewidth": 0.8, "capsize": 1.5},
+        )
+    axes.axhline(0.5, color="0.4", linestyle="--", linewidth=1)
+    axes.set(ylabel="auROC", xlabel="anomaly", ylim=(0, 1.02))
+    axes.set_xticks(places, groups, parse_math=False)
+    figure.legend(loc="outside upper center", ncols=min(len(series), 4), fontsize=_SMALL)
     return figure
 
 

@@ -118,6 +118,16 @@ def test_the_report_agrees_with_the_pushed_model(first, workplace):
         assert first.result["auroc"][score] == pytest.approx(expected, abs=1e-9)
 
 
+def test_a_study_gives_the_same_auroc(first, workplace):
+    study = ("study", "digits", "--anomaly", "9", "--epochs", "3", "--output", "study")
+    assert workplace.capsad(*study).code == 0
+    (cell,) = (workplace.folder / "study" / "cells").glob("*/result.json")
+    found = json.loads(cell.read_text())
+    assert found["accuracy"] == first.result["accuracy"]
+    for score, auroc in first.result["auroc"].items():
+        assert found["scores"][score]["auroc"] == pytest.approx(auroc, abs=1e-6)
+
+
 _SCORE = """
 import sys, numpy as np, tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])

@@ -53,3 +53,20 @@ def test_curve_rises_from_corner_to_corner():
 def test_senseless_input_is_refused(measure, scores, is_anomaly, message):
     with pytest.raises(ValueError, match=message):
         measure(np.array(scores, float), np.array(is_anomaly))
+
+
+def test_the_interval_agrees_with_the_bootstrap():
+    generator = np.random.default_rng(0)
+    is_anomaly = np.arange(300) < 100
+    scores = np.round(generator.normal(is_anomaly * 1.2, 1), 1)  # with ties
+    low, high = metrics.auroc_interval(scores, is_anomaly)
+    drawn = []
+    for _ in range(2000):
+        chosen = np.r_[generator.integers(100, size=100), 100 + generator.integers(200, size=200)]
+        drawn.append(metrics.auroc(scores[chosen], is_anomaly[chosen]))
+    np.testing.assert_allclose([low, high], np.quantile(drawn, [0.025, 0.975]), atol=0.006)
+
+
+def test_the_interval_of_a_perfect_score_stays_within_bounds():
+    assert metrics.auroc_interval(np.arange(10), np.arange(10) > 4) == (1.0, 1.0)
+    assert metrics.auroc_interval([0, 1], [False, True]) == (1.0, 1.0)

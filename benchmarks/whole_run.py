@@ -1,10 +1,10 @@
 """Measures a run of the pipeline as a user sees it: start-up, time a component, memory.
 
-    python benchmarks/pipeline.py digits
-    python benchmarks/pipeline.py mnist --anomaly 9 --epochs 1 --data-dir FOLDER
+    python benchmarks/whole_run.py digits
+    python benchmarks/whole_run.py mnist --anomaly 9 --epochs 1 --data-dir FOLDER
 
 Arguments are those of `capsad run`. Prints a table and, last, one line of JSON; `--save` writes
-the table to benchmarks/results/pipeline-NAME.md.
+the table to benchmarks/results/whole-run-NAME.md.
 """
 
 import json
@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import describe
+from pipeline.machine import describe
 
 CAPSAD = (sys.executable, "-c", "from pipeline.cli import main; main()")
 
@@ -61,7 +61,7 @@ def main() -> None:
     ]
     print("\n".join(table))
     if "--save" in sys.argv:
-        target = Path(__file__).parent / "results" / f"pipeline-{arguments[0]}.md"
+        target = Path(__file__).parent / "results" / f"whole-run-{arguments[0]}.md"
         target.write_text("\n".join(table) + "\n")
     print(
         json.dumps(

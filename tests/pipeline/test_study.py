@@ -1,0 +1,166 @@
+import csv
+import fcntl
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from models import metrics
+from models.errors import UserError
+from pipeline import cli, configs, study, study_figures
+
+QUICK = ("study", "digits", "--detector", "cnn_softmax", "--epochs", "1", "--limit-per-class", "40")
+
+
+def capsad(*arguments):
+    return CliRunner().invoke(cli.main, arguments)
+
+
+@pytest.fixture
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def cells_of(folder):
+    return sorted(path.parent for path in folder.glob("runs/study/cells/*/result.json"))
+
+
+def test_finished_cells_are_never_repeated_and_studies_share_them(in_a_folder):
+    first = capsad(*QUICK, "--anomaly", "9", "--figures")
+    assert first.exit_code == 0, first.output
+    (cell,) = cells_of(in_a_folder)
+    written = (cell / "result.json").stat().st_mtime_ns
+    second = capsad(*QUICK, "--anomaly", "9", "--anomaly", "0,3", "--detector", "dbn")
+    assert second.exit_code == 0, second.output
+    assert len(cells_of(in_a_folder)) == 4
+    assert (cell / "result.json").stat().st_mtime_ns == written
+    assert not list(in_a_folder.glob("runs/study/training/*/*"))
+
+    with (in_a_folder / "runs/study/results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(r["anomaly"], r["detector"]) for r in rows} == {
+        (anomaly, name) for anomaly in ("9", "0,3") for name in ("cnn_softmax", "dbn")
+    }
+    result = json.loads((cell / "result.json").read_text())
+    with np.load(cell / "scores.npz") as kept:
+        auroc = metrics.auroc(-kept["msp"], kept["is_anomaly"])
+    (row,) = (r for r in rows if r["cell"] == cell.name and r["score"] == "msp")
+    assert float(row["auroc"]) == result["scores"]["msp"]["auroc"] == auroc
+    assert float(row["auroc_low"]) < auroc < float(row["auroc_high"])
+
+
+def test_a_cell_is_named_by_all_that_its_results_depend_on():
+    config = configs.override(configs.get("digits"), epochs=1)
+
+    def name(anomaly="9", seed=0, detector="vae", config=config, protocol=study.HOLD_OUT):
+        chosen = () if protocol == study.OPEN_SET else (anomaly,)
+        return study.make_cells(config, [detector], chosen, [seed], protocol)[0].name
+
+    others = {
+        name(anomaly="8"),
+        name(seed=1),
+        name(detector="dbn"),
+        name(config=configs.override(config, epochs=2)),
+        name(config=configs.override(config, limit_per_class=50)),
+        name(config=configs.override(config, image_size=20)),
+        name(protocol=study.OPEN_SET),
+    }
+    assert len(others) == 7
+    assert name() not in others
+    assert name() == name(config=configs.override(config, output="elsewhere"))
+
+
+def test_each_class_in_turn_is_the_default():
+    cells = study.make_cells(configs.get("digits"), ["vae", "dbn"], (), [0, 1])
+    assert [cell.anomaly for cell in cells[::4]] == list("0123456789")
+    assert len(cells) == 40
+
+
+def test_the_open_set_protocol():
+    cells = study.make_cells(configs.get("digits"), ["vae"], (), [0], study.OPEN_SET)
+    assert [set(cell.plan.normal_classes) for cell in cells] == [
+        set("245983"),
+        set("326940"),
+        set("583246"),
+        set("378405"),
+        set("634982"),
+    ]
+    assert all(cell.plan.hold_out["balanced"] is False for cell in cells)
+    with pytest.raises(UserError, match="chooses the classes"):
+        study.make_cells(configs.get("digits"), ["vae"], ("9",), [0], study.OPEN_SET)
+
+
+def test_a_cell_that_another_study_runs_is_left_to_it(in_a_folder):
+    (cell,) = study.make_cells(configs.get("digits"), ["dbn"], ("9",), [0])
+    training = in_a_folder / "training" / cell.name
+    training.mkdir(parents=True)
+    with (training / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        problems = study.run([cell], in_a_folder, lambda *_: None)
+    assert len(problems) == 1
+    assert "another study" in problems[0]
+
+
+def test_a_cell_that_fails_does_not_stop_the_others(in_a_folder):
+    config = configs.override(
+        configs.get("digits"), settings={"learning_rate": 1e30, "epochs": 1}, limit_per_class=40
+    )
+    good = configs.override(configs.get("digits"), epochs=1, limit_per_class=40)
+    cells = study.make_cells(config, ["capsnet"], ("9",), [0])
+    cells += study.make_cells(good, ["dbn"], ("9",), [0])
+    problems = study.run(cells, in_a_folder, lambda *_: None)
+    assert len(problems) == 1
+    assert "Training diverged" in problems[0]
+    assert [result["detector"] for result in study.read(in_a_folder)] == ["dbn"]
+
+
+def test_the_time_left():
+    cells = study.make_cells(configs.get("digits"), ["vae", "dbn"], ("9",), [0])
+    assert np.isnan(study.seconds_left(cells, 0.0, []))
+    finished = [{"detector": "vae", "epochs": 1, "images": 100, "seconds": 2.0}]
+    each = cells[0].passes * 0.02
+    assert study.seconds_left(cells, 0.0, finished) == pytest.approx(2 * each)
+    assert study.seconds_left(cells, 0.5, finished) == pytest.approx(1.5 * each)
+    finished.append({"detector": "dbn", "epochs": 2, "images": 100, "seconds": 2.0})
+    assert study.seconds_left(cells, 0.0, finished) == pytest.approx(1.5 * each)
+
+
+def result(anomaly, seed, auroc, detector="vae", score="re"):
+    measured = {"auroc": auroc, "auroc_low": auroc - 0.01, "auroc_high": auroc + 0.01}
+    return {
+        "data_set": "mnist",
+        "protocol": "hold-out",
+        "epochs": 1,
+        "anomaly": anomaly,
+        "detector": detector,
+        "seed": seed,
+        "accuracy": 0.9,
+        "versions": "Python",
+        "scores": {score: measured},
+    }
+
+
+def test_tables_hold_means_and_spreads(tmp_path):
+    results = [result("9", 0, 0.8), result("9", 1, 0.9), result("2", 0, 0.95)]
+    results += [result("2", 0, 0.5, "dbn"), result("9", 0, 0.6, "dbn")]
+    text = study_figures.write(results, tmp_path).read_text()
+    assert "| 2 | **0.950** ± 0.010 | 0.500 ± 0.010 |" in text
+    assert "| 9 | **0.850** ± 0.071 | 0.600 ± 0.010 |" in text
+    assert "| mean | **0.900** | 0.550 |" in text
+    (picture,) = (tmp_path / "figures").glob("*.png")
+    assert picture.stat().st_size > 10_000
+
+
+def test_bad_options_are_refused(in_a_folder):
+    for arguments, message in (
+        (("study", "digit"), "Unknown data set 'digit'"),
+        (("study", "digits", "--detector", "x"), "Unknown detector 'x'"),
+        (("study", "digits", "--anomaly", "x"), "Unknown anomaly class 'x'"),
+        (("study", "digits", "--anomaly", ""), "empty"),
+    ):
+        outcome = capsad(*arguments)
+        assert outcome.exit_code == 2
+        assert message in outcome.output
+    assert not (in_a_folder / "runs").exists()
