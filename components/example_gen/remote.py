@@ -7,7 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from models.errors import UserError
 
@@ -30,6 +32,7 @@ def local_copy(data_dir: str | None) -> Iterator[str | None]:
         yield data_dir
         return
     root = data_dir.rstrip("/")
+    FileSystems.set_options(PipelineOptions([]))  # S3's fails without any
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, posixpath.basename(root))
         matches = FileSystems.match([root, f"{root}/**"])
@@ -41,6 +44,7 @@ def local_copy(data_dir: str | None) -> Iterator[str | None]:
         for path in paths:
             target = Path(f"{copy}{path.removeprefix(root)}")
             target.parent.mkdir(parents=True, exist_ok=True)
-            with FileSystems.open(path) as remote, target.open("wb") as local:
+            remote = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+            with remote, target.open("wb") as local:
                 shutil.copyfileobj(remote, local)
         yield str(copy)

@@ -1,3 +1,4 @@
+import gzip
 import os
 from pathlib import Path
 
@@ -58,6 +59,12 @@ def test_a_file(data):
     with local_copy(f"bucket:/{data}/photos/x.npz") as copy:
         assert Path(copy).name == "x.npz"
         assert Path(copy).read_text() == "photos/x.npz"
+
+
+def test_gzipped_files_stay_so(data):
+    (data / "photos" / "x.gz").write_bytes(gzip.compress(b"x"))
+    with local_copy(f"bucket:/{data}/photos") as copy:
+        assert gzip.decompress(Path(copy, "x.gz").read_bytes()) == b"x"
 
 
 @pytest.mark.parametrize("data_dir", [None, "relative/folder", "/some/folder"])
