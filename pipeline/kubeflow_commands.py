@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import click
 
-from pipeline import configs, console, kubeflow_runner, options
+from pipeline import configs, console, options
 
 
 @click.group()
@@ -74,6 +74,8 @@ def compile_command(containers, name, images, output, **overrides) -> None:
 )
 def run_command(containers, name, images, host, namespace, pipeline_root, **overrides) -> None:
     """Compile the pipeline NAME and start a run of it on Kubeflow Pipelines."""
+    from pipeline import kubeflow_runner
+
     config = options.configure(name, images, **overrides)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, f"{config.name}.yaml")
@@ -85,5 +87,7 @@ def run_command(containers, name, images, host, namespace, pipeline_root, **over
 
 
 def _compile(config, containers, path):
+    from pipeline import kubeflow_runner
+
     with console.noise_to(os.devnull):
         kubeflow_runner.compile_pipeline(config, containers, path)

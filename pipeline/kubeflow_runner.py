@@ -4,14 +4,19 @@ Needs kfp, which is imported where it is needed alone: it must not be in the env
 TFX command runs in.
 """
 
+import functools
 import importlib.util
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from models.errors import UserError
 from pipeline.configs import KubeflowConfig, PipelineConfig, Resources
 from pipeline.preflight import Plan
+
+if TYPE_CHECKING:
+    from pipeline.platforms import Platform
 
 COMMAND = ("python", "-m", "pipeline.kubeflow_entrypoint")
 
@@ -33,7 +38,7 @@ def compile_pipeline(config: PipelineConfig, kubeflow: KubeflowConfig, path: str
 
     from pipeline.pipeline import create_pipeline
 
-    pipeline = create_pipeline(config, lambda *planned: _platform(kubeflow, *planned))
+    pipeline = create_pipeline(config, functools.partial(platform, kubeflow))
     runner_config = KubeflowV2DagRunnerConfig(
         default_image=kubeflow.image,
         default_commands=list(COMMAND),
@@ -46,6 +51,35 @@ def compile_pipeline(config: PipelineConfig, kubeflow: KubeflowConfig, path: str
             os.replace(Path(folder, "pipeline.yaml"), target)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def platform(kubeflow: KubeflowConfig, config: PipelineConfig, plan: Plan) -> "Platform":
+    """Kubeflow, as `create_pipeline` sees it.
+
+    Raises:
+        UserError: if only this machine knows where the data is.
+    """
+    from tfx.utils.io_utils import generate_fingerprint
+
+    from pipeline.platforms import Platform
+
+    if config.data.data_dir is not None and kubeflow.data_dir is None:
+        raise UserError(
+            f"The containers do not see {config.data.data_dir}: give the data's location there, "
+            "--data-dir."
+        )
+    return Platform(
+        pipeline_name=config.name.replace("_", "-"),
+        data_folder=kubeflow.data_dir or "",
+        data_dir=kubeflow.data_dir,
+        # The open-source backend does not run ExampleGen's driver, which would take it.
+        fingerprint=generate_fingerprint(
+            "source", os.path.join(plan.source.folder, plan.source.pattern)
+        ),
+        # The open-source backend has none: "resolver executors not implemented".
+        has_resolvers=False,
+        trainer=_resources(kubeflow.trainer),
+    )
 
 
 def submit(
@@ -84,30 +118,6 @@ def _require_kfp():
             "Kubeflow needs kfp, which is not installed: make a second environment and install "
             "'capsad[kubeflow]' there, see BUILD.md."
         )
-
-
-def _platform(kubeflow: KubeflowConfig, config: PipelineConfig, plan: Plan):
-    from tfx.utils.io_utils import generate_fingerprint
-
-    from pipeline.platforms import Platform
-
-    if config.data.data_dir is not None and kubeflow.data_dir is None:
-        raise UserError(
-            f"The containers do not see {config.data.data_dir}: give the data's location there, "
-            "--data-dir."
-        )
-    return Platform(
-        pipeline_name=config.name.replace("_", "-"),
-        data_folder=kubeflow.data_dir or "",
-        data_dir=kubeflow.data_dir,
-        # The open-source backend does not run ExampleGen's driver, which would take it.
-        fingerprint=generate_fingerprint(
-            "source", os.path.join(plan.source.folder, plan.source.pattern)
-        ),
-        # The open-source backend has none: "resolver executors not implemented".
-        has_resolvers=False,
-        trainer=_resources(kubeflow.trainer),
-    )
 
 
 def _resources(resources: Resources):

@@ -16,7 +16,7 @@ from PIL import Image
 from components import sources
 from pipeline import cli, configs
 
-IMAGE = "registry.example/capsad:1"
+IMAGE = "registry.example/image:1"
 GPU = ("--gpus", "2", "--cpus", "4", "--memory-gb", "15.5")
 
 
