@@ -11,8 +11,10 @@ import keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components.examples import load_split
-from components.serving import export
+from components.serving import export, write_warmup_requests
 from models import detectors
+
+_WARMUP_IMAGES = 8
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -54,7 +56,14 @@ def run_fn(fn_args: FnArgs) -> None:
         calibration=calibration.images,
         callbacks=(keras.callbacks.TensorBoard(str(run_dir), write_graph=False),),
     )
-    export(scorer, image_size, fn_args.serving_model_dir)
+    class_names = dict(zip(train.labels.tolist(), train.texts.tolist(), strict=True))
+    export(
+        scorer,
+        image_size,
+        fn_args.serving_model_dir,
+        [class_names[label] for label in sorted(class_names)],
+    )
+    write_warmup_requests(fn_args.serving_model_dir, validation.images[:_WARMUP_IMAGES])
     scorer.save(run_dir / "model.keras")
     (run_dir / "history.json").write_text(
         json.dumps({"history": detector.history, "seconds": detector.seconds})

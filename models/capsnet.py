@@ -6,6 +6,8 @@ from keras import layers
 from models.errors import UserError
 from models.layers import CapsuleLength, CapsuleMask, ClassCapsules, PrimaryCapsules
 
+_MOST_CAPSULES = 20_000  # 64x64 pixels make 18,432
+
 
 @keras.saving.register_keras_serializable("capsad")
 class CapsNet(keras.Model):
@@ -37,7 +39,8 @@ class CapsNet(keras.Model):
         `reconstruction` (B, H, W, K) in [0, 1], decoded from the longest capsule.
 
     Raises:
-        UserError: if the images are too small for the two convolutions.
+        UserError: if the images are too small for the two convolutions, or so large that routing
+            would take gigabytes.
 
     Example:
         >>> network = CapsNet((28, 28, 1), num_classes=9)
@@ -65,7 +68,9 @@ class CapsNet(keras.Model):
         **kwargs,
     ):
         input_shape = tuple(input_shape)
-        check_image_size(input_shape[:2], kernel_size, primary_kernel_size)
+        check_image_size(
+            input_shape[:2], kernel_size, primary_kernel_size, primary_strides, primary_types
+        )
         images = keras.Input(input_shape, name="images")
         # B, H', W', filters
         features = layers.Conv2D(
@@ -138,9 +143,13 @@ class CapsNet(keras.Model):
 
 
 def check_image_size(
-    image_size: tuple[int, int], kernel_size: int, primary_kernel_size: int
+    image_size: tuple[int, int],
+    kernel_size: int,
+    primary_kernel_size: int,
+    primary_strides: int,
+    primary_types: int,
 ) -> None:
-    """Raises a UserError if the two convolutions leave nothing of images of (height, width)."""
+    """Raises a UserError if images of (height, width) make no primary capsule, or too many."""
     height, width = image_size
     smallest = kernel_size + primary_kernel_size - 1
     if min(height, width) < smallest:
@@ -148,6 +157,14 @@ def check_image_size(
             f"Images of {height}x{width} pixels are too small for this CapsNet, which needs at "
             f"least {smallest}x{smallest}: enlarge --image-size, or set a smaller kernel_size and "
             "primary_kernel_size."
+        )
+    rows, columns = ((size - smallest) // primary_strides + 1 for size in image_size)
+    capsules = rows * columns * primary_types
+    if capsules > _MOST_CAPSULES:
+        raise UserError(
+            f"Images of {height}x{width} pixels are too large for this CapsNet: they would make "
+            f"{capsules} primary capsules, more than {_MOST_CAPSULES}. Reduce --image-size, or set "
+            f"larger primary_strides (now {primary_strides}) or fewer primary_types."
         )
 
 

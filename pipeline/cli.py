@@ -14,6 +14,7 @@ import click
 from models.errors import UserError
 from pipeline import options
 from pipeline.kubeflow_commands import kubeflow
+from pipeline.score import score as score_command
 from pipeline.study_command import study
 
 
@@ -46,6 +47,12 @@ def main() -> None:
 
 @main.command()
 @options.of_a_run
+@click.option(
+    "--infra-validation",
+    is_flag=True,
+    default=None,
+    help="Push only what TensorFlow Serving, started by docker, loads and answers with.",
+)
 @click.option("--data-dir", metavar="DIR", help="Folder of the data set's files.")
 @click.option(
     "--output", metavar="DIR", help="Folder for all that is written.  [runs/NAME-anomaly-A]"
@@ -85,6 +92,7 @@ def run(name, images, data_dir, as_json, **overrides) -> None:
 
 
 main.add_command(kubeflow)
+main.add_command(score_command)
 
 
 @main.command()

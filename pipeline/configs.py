@@ -55,6 +55,8 @@ class GateConfig:
     """Smallest auROC of `anomaly_score`."""
     max_auroc_drop: float = 0.02
     """Largest fall of that auROC below the last blessed model's."""
+    infra_validation: bool = False
+    """Whether it must load and answer in TensorFlow Serving, started by the local docker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +200,7 @@ def override(
     epochs: int | None = None,
     settings: Mapping[str, Any] | None = None,
     min_auroc: float | None = None,
+    infra_validation: bool | None = None,
     seed: int | None = None,
     output: str | None = None,
 ) -> PipelineConfig:
@@ -227,7 +230,11 @@ def override(
         changed["epochs"] = epochs
     training = replace(training, settings=changed)
 
-    gate = config.gate if min_auroc is None else replace(config.gate, min_auroc=min_auroc)
+    gate = config.gate
+    if min_auroc is not None:
+        gate = replace(gate, min_auroc=min_auroc)
+    if infra_validation is not None:
+        gate = replace(gate, infra_validation=infra_validation)
     return replace(
         config,
         data=data,

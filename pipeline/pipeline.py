@@ -8,7 +8,7 @@ import tensorflow_data_validation as tfdv
 from tfx import components as tfx_components
 from tfx.dsl.components.common import resolver
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto import pusher_pb2, trainer_pb2
+from tfx.proto import infra_validator_pb2, pusher_pb2, trainer_pb2
 from tfx.types import Channel, standard_artifacts
 
 from components import curated_schema, examples
@@ -107,7 +107,7 @@ def create_pipeline(
     trainer.with_platform_config(platform.trainer)
     model = trainer.outputs["model"]
 
-    baselines = []
+    baseline = None
     if platform.has_resolvers:
         baseline = resolver.Resolver(
             strategy_class=LatestOtherBlessedModelStrategy,
@@ -115,12 +115,11 @@ def create_pipeline(
             model=Channel(type=standard_artifacts.Model),
             model_blessing=Channel(type=standard_artifacts.ModelBlessing),
         ).with_id("Baseline")
-        baselines.append(baseline)
     evaluator = tfx_components.Evaluator(
         examples=all_examples,
         example_splits=["test"],
         model=model,
-        baseline_model=baselines[0].outputs["model"] if baselines else None,
+        baseline_model=baseline.outputs["model"] if baseline else None,
         eval_config=eval_config(
             [*detector.scores, ANOMALY_SCORE],
             config.gate.min_auroc,
@@ -128,9 +127,14 @@ def create_pipeline(
             code_digest("components.evaluator", "models.metrics", "models.scores"),
         ),
     )
+    infra_validator = None
+    if config.gate.infra_validation:
+        infra_validator = _infra_validator(model, all_examples)
+        infra_validator.add_upstream_node(evaluator)
     pusher = Pusher(
         model=model,
         model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=infra_validator.outputs["blessing"] if infra_validator else None,
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=platform.serving)
         ),
@@ -167,8 +171,8 @@ def create_pipeline(
             example_validator,
             data_gate,
             trainer,
-            *baselines,
             evaluator,
+            *filter(None, [baseline, infra_validator]),
             pusher,
             report,
         ],
@@ -180,6 +184,26 @@ def create_pipeline(
             # Without it TFX builds a source distribution for each component.
             "--sdk_container_image=none",
         ],
+    )
+
+
+def _infra_validator(model, all_examples) -> tfx_components.InfraValidator:
+    """Loads the model into TensorFlow Serving and sends it a few images."""
+    return tfx_components.InfraValidator(
+        model=model,
+        examples=all_examples,
+        serving_spec=infra_validator_pb2.ServingSpec(
+            tensorflow_serving=infra_validator_pb2.TensorFlowServing(tags=["latest"]),
+            local_docker=infra_validator_pb2.LocalDockerConfig(),
+            model_name="capsad",
+        ),
+        request_spec=infra_validator_pb2.RequestSpec(
+            tensorflow_serving=infra_validator_pb2.TensorFlowServingRequestSpec(
+                signature_names=["serving_default"]
+            ),
+            split_name="eval",
+            num_examples=3,
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from components.sources.base import Source
 from components.splits import Split, load_splits
 from models import detectors
 from models.detectors.base import Detector
+from models.errors import UserError
 from pipeline.configs import PipelineConfig
 
 
@@ -80,3 +81,16 @@ def find_source(config: PipelineConfig) -> Source:
     source = sources.get(data.source, data.data_dir, **data.source_options)
     source.verify()
     return source
+
+
+def check_docker() -> None:
+    """Raises a UserError if infra validation could not start its container."""
+    import docker
+
+    try:
+        docker.from_env().ping()
+    except docker.errors.DockerException:
+        raise UserError(
+            "--infra-validation starts TensorFlow Serving by docker, which does not answer: start "
+            "docker, or leave the option out."
+        ) from None

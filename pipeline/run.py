@@ -29,6 +29,8 @@ def run(config: PipelineConfig) -> tuple[results.Results, float]:
     """
     started = time.monotonic()
     planned = preflight.plan(config)
+    if config.gate.infra_validation:
+        preflight.check_docker()
     output = Path(config.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     with (output / ".lock").open("w") as lock:

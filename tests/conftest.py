@@ -1,6 +1,14 @@
+import io
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -71,3 +79,71 @@ def fresh_python(tmp_path):
         return result.stdout
 
     return run
+
+
+def png(image):
+    """A uint8 image (H, W, K) as PNG."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def to_png():
+    return png
+
+
+@pytest.fixture(scope="session")
+def pushed(tmp_path_factory):
+    """A tiny trained CapsNet: `scorer`, the Keras model, and `serving`, where it was pushed."""
+    from components.serving import export, write_warmup_requests
+    from models import detectors
+
+    images, labels = toy_images(120, 3, seed=0)
+    detector = detectors.get("capsnet", epochs=3, batch_size=30, learning_rate=0.01, **TINY)
+    scorer = detector.fit(images[:90], labels[:90], calibration=images[90:])
+    serving = tmp_path_factory.mktemp("run") / "serving"
+    version = serving / "1700000000"
+    export(scorer, (12, 12), str(version), ["bolt", "nut", "gr\u00f6\u00dfe"])
+    write_warmup_requests(str(version), images[:4])
+    return SimpleNamespace(scorer=scorer, serving=serving, version=version)
+
+
+@pytest.fixture(scope="session", params=["stand-in", "tensorflow_model_server"])
+def model_server(request, pushed, tmp_path_factory):
+    """Addresses of a server of that model: `rest` and `grpc`; the real one where there is one."""
+    command = [sys.executable, str(Path(__file__).with_name("model_server.py"))]
+    if request.param != "stand-in":
+        command = [request.param]
+        if shutil.which(request.param) is None:
+            pytest.skip(f"{request.param} is not on the PATH")
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("", 0)) as other:
+        rest, grpc = one.getsockname()[1], other.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [
+                *command,
+                f"--port={grpc}",
+                f"--rest_api_port={rest}",
+                "--model_name=capsad",
+                f"--model_base_path={pushed.serving}",
+            ],
+            stdout=file,
+            stderr=file,
+        )
+    url = f"http://127.0.0.1:{rest}"
+    deadline = time.monotonic() + 120
+    while True:
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+        try:
+            with urllib.request.urlopen(f"{url}/v1/models/capsad") as status:
+                if b"AVAILABLE" in status.read():
+                    break
+        except urllib.error.URLError:
+            time.sleep(0.1)
+    yield SimpleNamespace(rest=url, grpc=f"grpc://127.0.0.1:{grpc}", process=process)
+    process.terminate()
+    process.wait()

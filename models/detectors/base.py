@@ -83,14 +83,19 @@ class Detector(abc.ABC):
         import keras
 
         from models.calibration import calibrate
+        from models.layers import TrimBatch
 
         keras.utils.set_random_seed(self.seed)
         started = time.monotonic()
         scorer = self.train(images, labels, validation, callbacks)
         self.seconds += time.monotonic() - started
-        if calibration is None:
-            return scorer
-        return calibrate(scorer, calibration, self.calibrated_score)
+        if calibration is not None:
+            scorer = calibrate(scorer, calibration, self.calibrated_score)
+        return keras.Model(
+            scorer.input,
+            {name: TrimBatch()(value, scorer.input) for name, value in scorer.output.items()},
+            name=self.name,
+        )
 
     @abc.abstractmethod
     def train(self, images, labels, validation, callbacks) -> keras.Model:

@@ -59,10 +59,16 @@ class CapsNetDetector(NetworkDetector):
     decoder_units: tuple[int, ...] = setting((512, 1024), "Widths of the decoder's hidden layers.")
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:
-        """Raises a UserError if images of (height, width) are too small."""
+        """Raises a UserError if images of (height, width) are too small or too large."""
         from models.capsnet import check_image_size
 
-        check_image_size(self.crop_size or image_size, self.kernel_size, self.primary_kernel_size)
+        check_image_size(
+            self.crop_size or image_size,
+            self.kernel_size,
+            self.primary_kernel_size,
+            self.primary_strides,
+            self.primary_types,
+        )
 
     def train(self, images, labels, validation, callbacks) -> keras.Model:
         """Minimises margin loss and reconstruction error by Adam."""

@@ -12,6 +12,7 @@ from models.layers.nearest_neighbours import NearestNeighbours
 from models.layers.primary_capsules import PrimaryCapsules
 from models.layers.rbf_one_class import RbfOneClass
 from models.layers.squash import squash, vector_length
+from models.layers.trim_batch import TrimBatch
 
 __all__ = [
     "CapsuleLength",
@@ -26,6 +27,7 @@ __all__ = [
     "NearestNeighbours",
     "PrimaryCapsules",
     "RbfOneClass",
+    "TrimBatch",
     "dynamic_routing",
     "em_routing",
     "resize_images",

@@ -26,17 +26,22 @@ def dynamic_routing(
     Reference:
         Sabour, Frosst, Hinton 2017, arXiv 1710.09829, procedure 1.
     """
+    count, dim, classes, class_dim = matrices.shape
+    # The logits start at 0, so the first coupling is uniform: one product. B, J, E
+    output = ops.matmul(
+        ops.reshape(capsules, (-1, count * dim)),
+        ops.reshape(matrices, (count * dim, classes * class_dim)),
+    )
+    output = ops.reshape(output / classes, (-1, classes, class_dim))
+    # J, B, E
+    output = squash(ops.transpose(output, (1, 0, 2)))
+    if iterations == 1:
+        return ops.transpose(output, (1, 0, 2))
+
     # D times B, I; D times J, I, E; D times J, E, I
-    components = ops.unstack(ops.transpose(capsules, (2, 0, 1)), matrices.shape[1])
-    forward = ops.unstack(ops.transpose(matrices, (1, 2, 0, 3)), matrices.shape[1])
-    backward = ops.unstack(ops.transpose(matrices, (1, 2, 3, 0)), matrices.shape[1])
-
-    def predict(weighted):
-        # J, B, E
-        return squash(sum(map(ops.matmul, weighted, forward)))
-
-    # The logits start at 0, so the first coupling is uniform.
-    output = predict([component / matrices.shape[2] for component in components])
+    components = ops.unstack(ops.transpose(capsules, (2, 0, 1)), dim)
+    forward = ops.unstack(ops.transpose(matrices, (1, 2, 0, 3)), dim)
+    backward = ops.unstack(ops.transpose(matrices, (1, 2, 3, 0)), dim)
     seen = 0.0
     for _ in range(iterations - 1):
         seen = seen + output
@@ -46,7 +51,13 @@ def dynamic_routing(
             for component, matrix in zip(components, backward, strict=True)
         )
         coupling = _softmax(logits)
-        output = predict([coupling * component for component in components])
+        # J, B, E
+        output = squash(
+            sum(
+                ops.matmul(coupling * component, matrix)
+                for component, matrix in zip(components, forward, strict=True)
+            )
+        )
     return ops.transpose(output, (1, 0, 2))
 
 

@@ -34,6 +34,8 @@ def resize_images(images: keras.KerasTensor, image_size: tuple[int, int]) -> ker
 class ImagePreprocessing(keras.layers.Layer):
     """Resizes to `image_size`, cuts out the centre, scales to [0, 1].
 
+    An empty batch gets one black image, for on it oneDNN's convolutions fail; see `TrimBatch`.
+
     Args:
         image_size: height and width after resizing.
         crop_size: height and width of the central part that the network sees; `None`: all.
@@ -42,7 +44,7 @@ class ImagePreprocessing(keras.layers.Layer):
         images: uint8 or float tensor of values in [0, 255], shape (B, H, W, C), H and W any.
 
     Returns:
-        Float32 tensor in [0, 1], shape (B, *crop_size, C).
+        Float32 tensor in [0, 1], shape (max(B, 1), *crop_size, C).
     """
 
     def __init__(self, image_size, crop_size=None, **kwargs):
@@ -57,7 +59,10 @@ class ImagePreprocessing(keras.layers.Layer):
             (size - crop) // 2 for size, crop in zip(self.image_size, self.crop_size, strict=True)
         )
         height, width = self.crop_size
-        return images[:, top : top + height, left : left + width, :] / 255.0
+        images = images[:, top : top + height, left : left + width, :] / 255.0
+        missing = 1 - ops.minimum(ops.shape(images)[0], 1)
+        blank = ops.zeros((1, height, width, images.shape[-1]), dtype=images.dtype)
+        return ops.concatenate([images, blank[:missing]])
 
     def compute_output_shape(self, input_shape) -> tuple:
         """Shape (B, *crop_size, C)."""

@@ -1,14 +1,18 @@
 import io
 import json
+import re
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow.python.saved_model import loader_impl
+from tensorflow_serving.apis import prediction_log_pb2
 
 from components import examples
-from components.serving import export
+from components.serving import WARMUP_FILE, export, write_warmup_requests
 from models import detectors
 
 
@@ -73,7 +77,7 @@ results = {
 print(json.dumps({
     name: {key: value.numpy().tolist() for key, value in outputs.items()}
     for name, outputs in results.items()
-}))
+}, default=bytes.decode))
 """
 
 
@@ -90,7 +94,7 @@ def test_the_saved_model_gives_our_scores_where_our_packages_cannot_be_imported(
     images, labels = toys(90, 3, seed=0, channels=channels)
     detector = detectors.get("capsnet", epochs=2, batch_size=30, learning_rate=0.01, **tiny)
     scorer = detector.fit(images, labels, calibration=images[:30])
-    export(scorer, (12, 12), str(tmp_path / "model"))
+    export(scorer, (12, 12), str(tmp_path / "model"), ["a", "b", "c"])
 
     # Of another size than the network's: resizing is a part of the model.
     served = np.random.default_rng(1).integers(0, 256, (5, 17, 21, channels), dtype="uint8")
@@ -106,6 +110,9 @@ def test_the_saved_model_gives_our_scores_where_our_packages_cannot_be_imported(
     output = fresh_python(_SERVE, tmp_path / "model", tmp_path / "data.npz")
     expected = {key: np.asarray(value) for key, value in scorer(served).items()}
     for signature, scores in json.loads(output.splitlines()[-1]).items():
+        similar = scores.pop("most_similar_class")
+        classes = expected["class_probabilities"].argmax(axis=-1)
+        assert similar == ["abc"[index] for index in classes]
         assert scores.keys() == expected.keys(), signature
         for key, value in scores.items():
             np.testing.assert_allclose(
@@ -121,3 +128,73 @@ def test_preprocessing_of_training_equals_that_of_serving(toys, tmp_path):
 
     served = keras.ops.convert_to_numpy(ImagePreprocessing((12, 12))(images))
     np.testing.assert_array_equal(trained_on / np.float32(255), served)
+
+
+_REPLAY = """
+import json, sys
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+model = tf.saved_model.load(sys.argv[1])
+replayed = {}
+for record in tf.data.TFRecordDataset(sys.argv[2]).as_numpy_iterator():
+    request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+    signature = request.model_spec.signature_name
+    inputs = {name: tf.constant(tf.make_ndarray(t)) for name, t in request.inputs.items()}
+    replayed[signature] = model.signatures[signature](**inputs)["pp"].numpy().tolist()
+print(json.dumps(replayed))
+"""
+
+
+def test_the_warm_up_requests_run_every_signature_on_real_images(pushed, toys, fresh_python):
+    output = fresh_python(_REPLAY, pushed.version, pushed.version / WARMUP_FILE)
+    replayed = json.loads(output.splitlines()[-1])
+    model = tf.saved_model.load(str(pushed.version))
+    assert replayed.keys() == model.signatures.keys()
+    expected = np.asarray(pushed.scorer(toys(120, 3, seed=0)[0][:4])["pp"])
+    for signature, scores in replayed.items():
+        np.testing.assert_allclose(scores, expected, atol=1e-5, err_msg=signature)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_warm_up_requests_are_those_of_the_images(channels, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (2, 5, 7, channels), dtype="uint8")
+    write_warmup_requests(str(tmp_path), images)
+    records = list(tf.data.TFRecordDataset(str(tmp_path / WARMUP_FILE)).as_numpy_iterator())
+    logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
+    requests = {
+        log.predict_log.request.model_spec.signature_name: log.predict_log.request for log in logs
+    }
+    assert len(records) == len(requests) == 3
+    arrays = tf.make_ndarray(requests["score_arrays"].inputs["images"])
+    np.testing.assert_array_equal(arrays, images)
+    for encoded, image in zip(
+        requests["score_images"].inputs["images"].string_val, images, strict=True
+    ):
+        np.testing.assert_array_equal(tf.io.decode_image(encoded), image)
+
+
+def test_the_saved_model_has_no_xla(pushed):
+    """TensorFlow Serving does not load what XLA has compiled."""
+    meta_graph = loader_impl.parse_saved_model(str(pushed.version)).meta_graphs[0]
+    functions = meta_graph.graph_def.library.function
+    nodes = [*meta_graph.graph_def.node, *(node for f in functions for node in f.node_def)]
+    assert len(nodes) > 100
+    assert not [node.op for node in nodes if node.op.startswith("Xla")]
+    assert not [f.signature.name for f in functions if f.attr["_XlaMustCompile"].b]
+
+
+def test_the_signatures_are_as_documented(pushed):
+    page = (Path(__file__).parents[2] / "BUILD.md").read_text()
+    signatures = tf.saved_model.load(str(pushed.version)).signatures
+    assert len(signatures) == 3
+    for name, signature in signatures.items():
+        (line,) = re.findall(rf"^\| `{name}` \| (.*)", page, re.MULTILINE)
+        ((key, spec),) = signature.structured_input_signature[1].items()
+        assert line.startswith(f"`{key}`: {spec.dtype.name} {batch_shape(spec)}")
+        for key, spec in signature.structured_outputs.items():
+            documented = rf"^\| .*`{key}`.* \| {spec.dtype.name} {re.escape(batch_shape(spec))} \|"
+            assert re.search(documented, page, re.MULTILINE), key
+
+
+def batch_shape(spec):
+    return {1: "(B,)", 2: "(B, C)", 4: "(B, H, W, K)"}[spec.shape.rank]

@@ -152,6 +152,43 @@ def test_the_pushed_model_gives_the_in_process_scores(first, workplace, tmp_path
             np.testing.assert_allclose(served[name], value, atol=1e-5)
 
 
+def test_the_pushed_model_carries_warm_up_requests(first):
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    from components.serving import WARMUP_FILE
+
+    model = tf.saved_model.load(first.result["pushed"])
+    for record in tf.data.TFRecordDataset(str(Path(first.result["pushed"], WARMUP_FILE))):
+        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        request = log.predict_log.request
+        inputs = {name: tf.constant(tf.make_ndarray(t)) for name, t in request.inputs.items()}
+        outputs = model.signatures[request.model_spec.signature_name](**inputs)
+        assert outputs["pp"].shape == (8,)
+        # Normal images: most are not flagged.
+        assert np.median(outputs["anomaly_score"]) < 0.95
+
+
+def test_images_are_scored_by_the_pushed_model(first, workplace, to_png):
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    folder = workplace.folder / "images"
+    folder.mkdir()
+    for index in range(100):
+        image = (digits.images[index] * (255 / 16)).astype("uint8")[..., None]
+        (folder / f"{index:03d}.png").write_bytes(to_png(image))
+    scored = workplace.capsad("score", "out", "images", "--format", "jsonl", "--output", "scores")
+    assert scored.code == 0, scored.output
+    rows = [json.loads(line) for line in (workplace.folder / "scores").read_text().splitlines()]
+    right = [
+        row["most_similar_class"] == str(target)
+        for row, target in zip(rows, digits.target[:100], strict=True)
+        if target != 9
+    ]
+    assert np.mean(right) > 0.8
+
+
 def test_the_cache(first, workplace):
     """An identical run is answered from it; changed code and changed settings are noticed."""
     again = workplace.capsad(*QUICK)

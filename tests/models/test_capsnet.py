@@ -36,6 +36,26 @@ def test_too_small_images_are_refused():
         CapsNet((16, 28, 1), 9)
 
 
+def test_too_large_images_are_refused():
+    with pytest.raises(UserError, match="346112 primary capsules.*primary_strides"):
+        CapsNet((224, 224, 3), 9)
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 1), (32, 32, 3), (48, 48, 1), (64, 64, 3)])
+def test_the_default_network_takes_the_usual_shapes(shape):
+    network = CapsNet(shape, 3, filters=8, primary_types=32)
+    model = network.training_model()
+    model.compile(loss={"lengths": MarginLoss(), "reconstruction": SumOfSquares()})
+    images = np.random.default_rng(0).random((2, *shape)).astype("float32")
+    target = np.eye(3, dtype="float32")[:2]
+    before = network.get_weights()
+    loss = model.train_on_batch(
+        {"images": images, "target": target}, {"lengths": target, "reconstruction": images}
+    )
+    assert np.isfinite(loss).all()
+    assert any((a != b).any() for a, b in zip(before, network.get_weights(), strict=True))
+
+
 @pytest.mark.parametrize("value", [0.0, 0.5, 1e6])
 def test_loss_and_gradients_are_finite(value, tiny):
     network = CapsNet((12, 12, 1), 3, **tiny)

@@ -66,7 +66,14 @@ def test_a_class_with_too_few_images(capsad, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["run", "--help"], ["kubeflow", "run", "--help"], ["detectors"], ["datasets"]],
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["kubeflow", "run", "--help"],
+        ["score", "--help"],
+        ["detectors"],
+        ["datasets"],
+    ],
 )
 def test_help_and_lists_are_there_at_once(arguments):
     code = (
@@ -93,7 +100,7 @@ def test_kubeflow_without_kfp(capsad, monkeypatch, tmp_path, command):
 
 def test_kubeflow_describes_a_run_by_the_same_options():
     run, compiled = cli.main.commands["run"], cli.main.commands["kubeflow"].commands["compile"]
-    own = {"data_dir", "output", "as_json"}
+    own = {"data_dir", "output", "as_json", "infra_validation"}
     shared = {option.name for option in run.params} - own
     assert {"name", "images", "anomaly", "detector", "epochs", "settings", "seed"} <= shared
     assert shared <= {option.name for option in compiled.params}

@@ -137,6 +137,13 @@ def test_one_image_scores_as_in_a_batch(trained, toys):
         np.testing.assert_allclose(value, together[key][:1], rtol=1e-4, atol=1e-4)
 
 
+def test_an_empty_batch_has_no_scores(trained):
+    _, scorer = trained
+    for name, value in arrays(scorer(np.zeros((0, SIZE, SIZE, 1), "uint8"))).items():
+        assert len(value) == 0, name
+        assert value.shape[1:] == tuple(scorer.output[name].shape[1:])
+
+
 @pytest.mark.parametrize("value", [0, 255])
 def test_blank_images_have_finite_scores(trained, value):
     _, scorer = trained
