@@ -18,7 +18,8 @@ from pipeline.kubeflow_entrypoint import local_path
 from pipeline.kubeflow_runner import compile_pipeline
 from pipeline.run import run
 
-pytestmark = pytest.mark.slow
+# Nine processes, each of which imports TFX: minutes, and more beside other work.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
 
