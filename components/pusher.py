@@ -13,15 +13,22 @@ _DESTINATION = "pushed_destination"
 
 
 class AtomicExecutor(executor.Executor):
-    """Copies the model under a name that no server takes for a version, then renames it."""
+    """Copies the model under a name that no server takes for a version, then renames it.
+
+    With an empty base directory the artifact is the destination: a folder with a folder of that
+    version, for orchestrators that keep artifacts and nothing else.
+    """
 
     def Do(self, input_dict, output_dict, exec_properties) -> None:  # noqa: N802
-        """Pushes as the stock executor, into `<base_directory>/.incoming`, then renames."""
+        """Pushes as the stock executor, into `.incoming`, then renames."""
         destination = json_format.Parse(
             exec_properties["push_destination"], pusher_pb2.PushDestination()
         )
+        pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
         base = destination.filesystem.base_directory
-        incoming = os.path.join(base, ".incoming")
+        # Beside the artifact, for the stock executor clears that and archives the model in it.
+        incoming = os.path.join(base, ".incoming") if base else f"{pushed.uri}.incoming"
+        base = base or pushed.uri
         if fileio.exists(incoming):  # left by a run that was killed
             fileio.rmtree(incoming)
         destination.filesystem.base_directory = incoming
@@ -35,7 +42,6 @@ class AtomicExecutor(executor.Executor):
         (version,) = fileio.listdir(incoming)
         fileio.rename(os.path.join(incoming, version), os.path.join(base, version))
         fileio.rmtree(incoming)
-        pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
         pushed.set_string_custom_property(_DESTINATION, os.path.join(base, version))
 
 

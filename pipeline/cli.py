@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 
 from models.errors import UserError
-from pipeline import configs
-from pipeline.score import beam_args
+from pipeline import options
+from pipeline.kubeflow_commands import kubeflow
 from pipeline.score import score as score_command
 from pipeline.study_command import study
 
@@ -45,58 +45,13 @@ def main() -> None:
     """
 
 
-def _setting(context, parameter, values):
-    settings = {}
-    for value in values:
-        name, separator, text = value.partition("=")
-        if not separator:
-            raise click.BadParameter(f"'{value}' is not of the form NAME=VALUE.")
-        try:
-            settings[name] = json.loads(text)
-        except json.JSONDecodeError:
-            settings[name] = text
-    return settings
-
-
-main.add_command(score_command)
-_positive = click.IntRange(min=1)
-
-
 @main.command()
-@click.argument("name", required=False)
-@click.option("--images", metavar="DIR", help="Folder of class folders of images, or an .npz file.")
-@click.option("--anomaly", metavar="A,B", help="Classes held out, by name or index.")
-@click.option("--detector", metavar="NAME", help="See `capsad detectors`.  [default: capsnet]")
-@click.option("--epochs", type=_positive, help="Passes over the training images.")
-@click.option("--limit-per-class", type=_positive, help="Images kept of each class in each part.")
-@click.option("--image-size", type=_positive, help="Height and width that images are resized to.")
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of every draw.  [default: 0]")
-@click.option(
-    "--set",
-    "settings",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=_setting,
-    help="A setting of the detector; may be repeated.",
-)
-@click.option(
-    "--strategy",
-    type=click.Choice(["auto", "one_device"]),
-    help="Train on every GPU and every worker of TF_CONFIG, or on one device.  [default: auto]",
-)
-@click.option(
-    "--min-auroc", type=click.FloatRange(0, 1), help="Below it a model is not pushed.  [0.6]"
-)
+@options.of_a_run
 @click.option(
     "--infra-validation",
     is_flag=True,
     default=None,
     help="Push only what TensorFlow Serving, started by docker, loads and answers with.",
-)
-@click.option(
-    "--max-unreadable",
-    type=click.IntRange(min=0),
-    help="Images that may be skipped because they cannot be decoded.  [0]",
 )
 @click.option("--data-dir", metavar="DIR", help="Folder of the data set's files.")
 @click.option(
@@ -107,26 +62,21 @@ _positive = click.IntRange(min=1)
     metavar="INPUT",
     help="Unlabelled images that a blessed model scores: a folder, a manifest or TFRecords.",
 )
-@beam_args
+@options.beam_args
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on the last line.")
-def run(name, images, data_dir, as_json, **options) -> None:
+def run(name, images, data_dir, as_json, **overrides) -> None:
     """Train, judge, bless and push a detector on the data set NAME.
 
     NAME is one of digits (the default), mnist, fashion_mnist, smallnorb and images. The same
     command again is answered from the cache; after a kill it goes on where it was. CAPSAD_*
     variables (such as CAPSAD_EPOCHS) stand for options that are not given.
     """
-    if images is not None:
-        if name not in (None, "images", "capsad_images"):
-            raise UserError(f"Give either a data set ('{name}') or --images, not both.")
-        if data_dir is not None:
-            raise UserError("Give either --images or --data-dir, not both.")
-        name, data_dir = "images", images
+    if images is not None and data_dir is not None:
+        raise UserError("Give either --images or --data-dir, not both.")
     from pipeline.run import RunFailed
     from pipeline.run import run as run_pipeline
 
-    config = configs.from_environment(name or "capsad_digits")
-    config = configs.override(config, data_dir=data_dir, **options)
+    config = options.configure(name, images, data_dir=data_dir, **overrides)
     try:
         result, seconds = run_pipeline(config)
     except RunFailed as error:
@@ -149,6 +99,10 @@ def run(name, images, data_dir, as_json, **options) -> None:
                 }
             )
         )
+
+
+main.add_command(kubeflow)
+main.add_command(score_command)
 
 
 @main.command()

@@ -63,6 +63,40 @@ class GateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What the Trainer's container asks of the cluster."""
+
+    cpus: float | None = None
+    """CPU cores at most; `None`: as the cluster decides."""
+    memory_gb: float | None = None
+    """Memory at most, in gigabytes; `None`: as the cluster decides."""
+    gpus: int = 0
+    """Number of GPUs."""
+    gpu_type: str = "nvidia.com/gpu"
+    """Their resource name; on Vertex AI a type such as NVIDIA_TESLA_T4."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubeflowConfig:
+    """How a pipeline runs on Kubeflow Pipelines."""
+
+    image: str
+    """Container image with this package in it, see `Dockerfile`."""
+    data_dir: str | None = None
+    """Folder or file of the data as the containers see it: an absolute path, gs:// or s3://;
+    `None`: where the source looks by itself."""
+    trainer: Resources = Resources()
+    """For the Trainer; the other components take what the cluster gives."""
+
+    def __post_init__(self):
+        if self.data_dir is not None and not self.data_dir.startswith(("/", "gs://", "s3://")):
+            raise UserError(
+                f"--data-dir is where the containers find the data: an absolute path, gs:// or "
+                f"s3://, not '{self.data_dir}'."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
     """One pipeline."""
 

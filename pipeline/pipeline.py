@@ -2,18 +2,16 @@
 
 import dataclasses
 import json
-import os
+from collections.abc import Callable
 
 import tensorflow_data_validation as tfdv
 from tfx import components as tfx_components
-from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.common import resolver
-from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import infra_validator_pb2, pusher_pb2, trainer_pb2
 from tfx.types import Channel, standard_artifacts
 
-from components import examples
+from components import curated_schema, examples
 from components.batch_scoring import inputs
 from components.batch_scoring.component import BatchScorer
 from components.beam_args import beam_args
@@ -24,9 +22,10 @@ from components.example_gen.component import HoldOutExampleGen
 from components.pusher import Pusher
 from components.report.component import Report
 from models.scores import ANOMALY_SCORE
+from pipeline import platforms
 from pipeline.configs import PipelineConfig
 from pipeline.digest import code_digest
-from pipeline.preflight import plan
+from pipeline.preflight import Plan, plan
 
 # Encoded images and ids say nothing as statistics, and cost most.
 _DESCRIBED = [
@@ -38,27 +37,35 @@ _DESCRIBED = [
     examples.IS_ANOMALY,
     examples.CONTRAST,
 ]
-_SCHEMA = os.path.join(os.path.dirname(examples.__file__), "example_gen", "schema.pbtxt")
 
 
-def create_pipeline(config: PipelineConfig) -> Pipeline:
+def create_pipeline(
+    config: PipelineConfig,
+    platform_of: Callable[[PipelineConfig, Plan], platforms.Platform] = platforms.local,
+) -> Pipeline:
     """The TFX pipeline of `config`.
+
+    Args:
+        config: what is run.
+        platform_of: gives the place where it runs.
 
     Raises:
         UserError: if the data is missing or the configuration does not fit it.
     """
     planned = plan(config)
+    platform = platform_of(config, planned)
     data, training = config.data, config.training
     detector = planned.detector
     # Not a part of the plan: it loads Keras, as this module has already.
     detector.check_image_size(data.image_size)
 
     example_gen = HoldOutExampleGen(
-        planned.source.folder,
+        platform.data_folder,
         planned.source.pattern,
         {
             "source": data.source,
-            "data_dir": data.data_dir,
+            "data_dir": platform.data_dir,
+            "fingerprint": platform.fingerprint,
             "source_options": dict(data.source_options),
             "anomaly": list(planned.anomaly),
             "hold_out": planned.hold_out,
@@ -76,7 +83,9 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         exclude_splits=["test"],
     )
     # Curated, not inferred: a schema inferred from data with an anomaly would allow it.
-    schema_gen = ImportSchemaGen(schema_file=_SCHEMA).with_id("SchemaGen")
+    schema_gen = curated_schema.CuratedSchema(content=curated_schema.PATH.read_text()).with_id(
+        "SchemaGen"
+    )
     example_validator = tfx_components.ExampleValidator(
         statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
     )
@@ -104,19 +113,22 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         },
     )
     trainer.add_upstream_node(data_gate)
+    trainer.with_platform_config(platform.trainer)
     model = trainer.outputs["model"]
 
-    baseline = resolver.Resolver(
-        strategy_class=LatestOtherBlessedModelStrategy,
-        candidate=model,
-        model=Channel(type=standard_artifacts.Model),
-        model_blessing=Channel(type=standard_artifacts.ModelBlessing),
-    ).with_id("Baseline")
+    baseline = None
+    if platform.has_resolvers:
+        baseline = resolver.Resolver(
+            strategy_class=LatestOtherBlessedModelStrategy,
+            candidate=model,
+            model=Channel(type=standard_artifacts.Model),
+            model_blessing=Channel(type=standard_artifacts.ModelBlessing),
+        ).with_id("Baseline")
     evaluator = tfx_components.Evaluator(
         examples=all_examples,
         example_splits=["test"],
         model=model,
-        baseline_model=baseline.outputs["model"],
+        baseline_model=baseline.outputs["model"] if baseline else None,
         eval_config=eval_config(
             [*detector.scores, ANOMALY_SCORE],
             config.gate.min_auroc,
@@ -133,9 +145,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=infra_validator.outputs["blessing"] if infra_validator else None,
         push_destination=pusher_pb2.PushDestination(
-            filesystem=pusher_pb2.PushDestination.Filesystem(
-                base_directory=os.path.join(config.output_dir, "serving")
-            )
+            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=platform.serving)
         ),
     )
     report = Report(
@@ -173,8 +183,8 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             )
         ]
     return Pipeline(
-        pipeline_name=config.name,
-        pipeline_root=os.path.join(config.output_dir, "pipeline"),
+        pipeline_name=platform.pipeline_name,
+        pipeline_root=platform.pipeline_root,
         components=[
             example_gen,
             statistics_gen,
@@ -182,17 +192,14 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             example_validator,
             data_gate,
             trainer,
-            baseline,
             evaluator,
-            *filter(None, [infra_validator]),
+            *filter(None, [baseline, infra_validator]),
             pusher,
             report,
             *batch_scorers,
         ],
         enable_cache=True,
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(
-            os.path.join(config.output_dir, "metadata.sqlite")
-        ),
+        metadata_connection_config=platform.metadata,
         beam_pipeline_args=beam_args(config.beam_args),
     )
 

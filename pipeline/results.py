@@ -66,7 +66,7 @@ def read(output_dir: str) -> Results:
         return next(a for a in store.get_artifacts_by_id(ids) if a.type_id == kind)
 
     reporting = newest(_REPORT)
-    report = given(reporting, "CapsadReport").uri
+    report = given(reporting, "capsad.Report").uri
     pushed = given(newest(_PUSHER), "PushedModel")
     (run,) = (
         context

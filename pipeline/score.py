@@ -11,16 +11,9 @@ from typing import TextIO
 import click
 
 from models.errors import UserError
+from pipeline.options import beam_args
 
 _FORMATS, _BEAM_FORMATS = ("table", "csv", "jsonl"), ("tfrecord", "parquet")
-
-beam_args = click.option(
-    "--beam-arg",
-    "beam_args",
-    metavar="--NAME=VALUE",
-    multiple=True,
-    help="An argument of Apache Beam; may be repeated.  [--runner=FnApiRunner: in this process]",
-)
 
 
 @click.command()

@@ -16,6 +16,7 @@ from tfx.types import artifact_utils
 
 from components import sources
 from components.example_gen.hold_out import SPLITS, UNUSED, hold_out
+from components.example_gen.remote import local_copy
 from components.examples import make_example
 from components.sources.base import Source, UnreadableImage
 from components.splits import ANOMALY_LABEL, identity, unreadable_message
@@ -69,9 +70,10 @@ class ReadShard(beam.DoFn):
 class Executor(BaseExampleGenExecutor):
     """Writes the four splits of the hold-out protocol.
 
-    The custom config holds: `source`, `data_dir` and `source_options`, as for `sources.get`;
-    `anomaly`, class indices; `hold_out`, the keyword arguments of `hold_out.hold_out`;
-    `max_unreadable`, the number of images that may be skipped; and `digest`, of the code.
+    The custom config holds: `source`, `data_dir` and `source_options`, as for `sources.get`, but
+    that `data_dir` may be a URI; `anomaly`, class indices; `hold_out`, the keyword arguments of
+    `hold_out.hold_out`; and `max_unreadable`, the number of images that may be skipped. `digest`,
+    of the code, and `fingerprint`, of the data, are for the cache alone.
     """
 
     def GetInputSourceToExamplePTransform(self) -> beam.PTransform:  # noqa: N802
@@ -83,7 +85,7 @@ class Executor(BaseExampleGenExecutor):
     ) -> dict[str, beam.pvalue.PCollection]:
         """Split -> Examples."""
         config = _config(exec_properties)
-        source = sources.get(config["source"], config["data_dir"], **config["source_options"])
+        source = sources.get(config["source"], self._data_dir, **config["source_options"])
         anomaly = tuple(map(int, config["anomaly"]))
         labels = source.labels()
         assignment = hold_out(
@@ -115,7 +117,8 @@ class Executor(BaseExampleGenExecutor):
         """
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         self._unreadable_file = os.path.join(examples.uri, "unreadable.json")
-        super().Do(input_dict, output_dict, exec_properties)
+        with local_copy(_config(exec_properties)["data_dir"]) as self._data_dir:
+            super().Do(input_dict, output_dict, exec_properties)
         with fileio.open(self._unreadable_file) as file:
             unreadable = json.load(file)
         if not unreadable:

@@ -27,7 +27,8 @@ _BATCH_SIZE = 100
 class ReportArtifact(Artifact):
     """A folder with `report.html`, `summary.json`, `figures/*.png` and `tables/*.csv`."""
 
-    TYPE_NAME = "CapsadReport"
+    # Kubeflow takes only names of this form.
+    TYPE_NAME = "capsad.Report"
 
 
 @tfx.dsl.components.component

@@ -25,15 +25,13 @@ def push(tmp_path):
     serving.mkdir(parents=True)
     (serving / "saved_model.pb").write_bytes(b"weights")
 
-    def run(blessed):
+    def run(blessed, base=tmp_path / "serving"):
         pushed = artifact(standard_artifacts.PushedModel, tmp_path / "pushed")
         blessing = artifact(
             standard_artifacts.ModelBlessing, tmp_path / "blessing", blessed=int(blessed)
         )
         destination = pusher_pb2.PushDestination(
-            filesystem=pusher_pb2.PushDestination.Filesystem(
-                base_directory=str(tmp_path / "serving")
-            )
+            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(base))
         )
         AtomicExecutor().Do(
             {
@@ -55,6 +53,15 @@ def test_a_blessed_model_appears_whole(push, tmp_path):
     assert (tmp_path / "serving" / version / "saved_model.pb").read_bytes() == b"weights"
     destination = pushed.get_string_custom_property("pushed_destination")
     assert destination == str(tmp_path / "serving" / version)
+
+
+def test_without_a_base_directory_the_artifact_holds_the_version(push, tmp_path):
+    pushed = push(blessed=True, base="")
+    version = pushed.get_string_custom_property("pushed_version")
+    assert (tmp_path / "pushed" / version / "saved_model.pb").read_bytes() == b"weights"
+    destination = pushed.get_string_custom_property("pushed_destination")
+    assert destination == str(tmp_path / "pushed" / version)
+    assert set(os.listdir(tmp_path)) == {"model", "pushed"}
 
 
 def test_an_unblessed_model_does_not(push, tmp_path):

@@ -74,7 +74,15 @@ def test_a_class_with_too_few_images(capsad, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["score", "--help"], ["detectors"], ["datasets"]]
+    "arguments",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["kubeflow", "run", "--help"],
+        ["score", "--help"],
+        ["detectors"],
+        ["datasets"],
+    ],
 )
 def test_help_and_lists_are_there_at_once(arguments):
     code = (
@@ -88,6 +96,23 @@ def test_help_and_lists_are_there_at_once(arguments):
     )
     assert time.monotonic() - started < 3  # alone on a machine it is well below one
     assert len(result.stdout.splitlines()) > 3
+
+
+@pytest.mark.parametrize("command", [["compile"], ["run", "--host", "http://localhost"]])
+def test_kubeflow_without_kfp(capsad, monkeypatch, tmp_path, command):
+    monkeypatch.setitem(sys.modules, "kfp", None)
+    result = capsad("kubeflow", *command, "digits", "--image", "capsad:1")
+    assert result.exit_code == 2
+    assert re.fullmatch(r"Error: Kubeflow needs kfp, which is not installed: .*\n", result.output)
+    assert not os.listdir(tmp_path)
+
+
+def test_kubeflow_describes_a_run_by_the_same_options():
+    run, compiled = cli.main.commands["run"], cli.main.commands["kubeflow"].commands["compile"]
+    own = {"data_dir", "output", "as_json", "infra_validation"}
+    shared = {option.name for option in run.params} - own
+    assert {"name", "images", "anomaly", "detector", "epochs", "settings", "seed"} <= shared
+    assert shared <= {option.name for option in compiled.params}
 
 
 def test_datasets_says_what_is_there_and_how_to_get_the_rest(capsad, monkeypatch, tmp_path):

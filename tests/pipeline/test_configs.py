@@ -86,3 +86,10 @@ def test_every_anomaly_has_an_output_folder_of_its_own():
 def test_npz_files_are_their_own_source():
     config = configs.override(configs.get("images"), data_dir="some/file.npz")
     assert config.data.source == "npz"
+
+
+def test_containers_need_absolute_places():
+    for data_dir in (None, "/mnt/data", "gs://bucket/data", "s3://bucket/data"):
+        assert configs.KubeflowConfig(image="i", data_dir=data_dir).data_dir == data_dir
+    with pytest.raises(UserError, match="--data-dir is where the containers find.*not 'data'"):
+        configs.KubeflowConfig(image="i", data_dir="data")

@@ -64,6 +64,18 @@ def test_ci_runs_the_commands_of_the_readme():
     assert commands == ci == {"make demo", "make test"}
 
 
+def test_the_image_is_made_of_what_is_there_and_not_left_out():
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    copied = {source for line in lines if line.startswith("COPY") for source in line.split()[1:-1]}
+    allowed = {
+        line[1:] for line in (ROOT / ".dockerignore").read_text().split() if line.startswith("!")
+    }
+    assert {"models", "components", "pipeline", "requirements"} <= copied
+    for source in copied:
+        assert (ROOT / source).exists(), source
+    assert {source.split("/")[0] for source in copied} == allowed
+
+
 def test_no_folder_of_a_machine_and_no_registry_in_any_file():
     files = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -1,0 +1,134 @@
+"""Compiles a pipeline for Kubeflow Pipelines and submits it.
+
+Needs kfp, which is imported where it is needed alone: it must not be in the environment that the
+TFX command runs in.
+"""
+
+import functools
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.errors import UserError
+from pipeline.configs import KubeflowConfig, PipelineConfig, Resources
+from pipeline.preflight import Plan
+
+if TYPE_CHECKING:
+    from pipeline.platforms import Platform
+
+COMMAND = ("python", "-m", "pipeline.kubeflow_entrypoint")
+
+
+def compile_pipeline(config: PipelineConfig, kubeflow: KubeflowConfig, path: str) -> None:
+    """Writes the pipeline specification (schema 2.1, YAML) to `path`.
+
+    The data is looked at here, to plan; the containers read it at `kubeflow.data_dir`.
+
+    Raises:
+        UserError: if kfp or the data is missing, or the configuration does not fit the data.
+    """
+    _require_kfp()
+    # Imported here: TFX takes more than ten seconds.
+    from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import (
+        KubeflowV2DagRunner,
+        KubeflowV2DagRunnerConfig,
+    )
+
+    from pipeline.pipeline import create_pipeline
+
+    pipeline = create_pipeline(config, functools.partial(platform, kubeflow))
+    runner_config = KubeflowV2DagRunnerConfig(
+        default_image=kubeflow.image,
+        default_commands=list(COMMAND),
+        use_pipeline_spec_2_1=True,  # the one that the open-source backend reads
+    )
+    target = Path(path).absolute()
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            KubeflowV2DagRunner(runner_config, folder, "pipeline.yaml").run(pipeline)
+            os.replace(Path(folder, "pipeline.yaml"), target)
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def platform(kubeflow: KubeflowConfig, config: PipelineConfig, plan: Plan) -> "Platform":
+    """Kubeflow, as `create_pipeline` sees it.
+
+    Raises:
+        UserError: if only this machine knows where the data is.
+    """
+    from tfx.utils.io_utils import generate_fingerprint
+
+    from pipeline.platforms import Platform
+
+    if config.data.data_dir is not None and kubeflow.data_dir is None:
+        raise UserError(
+            f"The containers do not see {config.data.data_dir}: give the data's location there, "
+            "--data-dir."
+        )
+    return Platform(
+        pipeline_name=config.name.replace("_", "-"),
+        data_folder=kubeflow.data_dir or "",
+        data_dir=kubeflow.data_dir,
+        # The open-source backend does not run ExampleGen's driver, which would take it.
+        fingerprint=generate_fingerprint(
+            "source", os.path.join(plan.source.folder, plan.source.pattern)
+        ),
+        # The open-source backend has none: "resolver executors not implemented".
+        has_resolvers=False,
+        trainer=_resources(kubeflow.trainer),
+    )
+
+
+def submit(
+    path: str, host: str, *, name: str, pipeline_root: str | None, namespace: str | None
+) -> str:
+    """Starts a run of the specification in `path`; gives the run's address.
+
+    Args:
+        path: of the specification.
+        host: address of Kubeflow Pipelines.
+        name: of the run.
+        pipeline_root: URI of the folder for the artifacts; `None`: the cluster's own.
+        namespace: of the run; `None`, as it must be where a Kubeflow has one user: the only one.
+
+    Raises:
+        UserError: if kfp is missing or Kubeflow does not take the run.
+    """
+    _require_kfp()
+    import kfp
+    from kfp_server_api import ApiException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        run = kfp.Client(host=host).create_run_from_pipeline_package(
+            path, run_name=name, pipeline_root=pipeline_root, namespace=namespace
+        )
+    except (ApiException, HTTPError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"Kubeflow at {host} (--host) did not take the run: {reason}") from error
+    return f"{host.rstrip('/')}/#/runs/details/{run.run_id}"
+
+
+def _require_kfp():
+    if importlib.util.find_spec("kfp") is None:
+        raise UserError(
+            "Kubeflow needs kfp, which is not installed: make a second environment and install "
+            "'capsad[kubeflow]' there, see BUILD.md."
+        )
+
+
+def _resources(resources: Resources):
+    if resources == Resources():
+        return None
+    from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineDeploymentConfig
+
+    spec = PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec(
+        cpu_limit=resources.cpus or 0, memory_limit=resources.memory_gb or 0
+    )
+    if resources.gpus:
+        spec.accelerator.type = resources.gpu_type
+        spec.accelerator.count = resources.gpus
+    return spec

@@ -1,0 +1,60 @@
+"""One pipeline for both runners: what differs, and nothing else; needs no kfp."""
+
+import functools
+import json
+
+import pytest
+
+from pipeline import configs, kubeflow_runner
+from pipeline.pipeline import create_pipeline
+
+
+@pytest.fixture(scope="module")
+def pipelines():
+    config = configs.get("digits")
+    there = configs.KubeflowConfig(image="capsad:1", data_dir="gs://bucket/digits")
+    on_kubeflow = create_pipeline(config, functools.partial(kubeflow_runner.platform, there))
+    return create_pipeline(config), on_kubeflow
+
+
+def nodes(pipeline):
+    return {node.id: node for node in pipeline.components}
+
+
+def test_only_the_baseline_is_not_on_kubeflow(pipelines):
+    local, on_kubeflow = map(nodes, pipelines)
+    assert set(local) - set(on_kubeflow) == {"Baseline"}
+    assert set(on_kubeflow) <= set(local)
+    assert "baseline_model" in local["Evaluator"].inputs
+    assert "baseline_model" not in on_kubeflow["Evaluator"].inputs
+
+
+def test_only_places_differ(pipelines):
+    local, on_kubeflow = map(nodes, pipelines)
+    different = {
+        (name, key)
+        for name, node in on_kubeflow.items()
+        for key, value in node.exec_properties.items()
+        if value != local[name].exec_properties[key]
+    }
+    assert different == {
+        ("HoldOutExampleGen", "input_base"),
+        ("HoldOutExampleGen", "custom_config"),
+        ("Pusher", "push_destination"),
+    }
+    configs_ = [
+        json.loads(of["HoldOutExampleGen"].exec_properties["custom_config"])
+        for of in (local, on_kubeflow)
+    ]
+    of_local, of_kubeflow = (found["custom_config"]["value"] for found in configs_)
+    changed = {key for key, value in of_kubeflow.items() if value != of_local[key]}
+    assert changed == {"data_dir", "fingerprint"}
+    assert of_kubeflow["data_dir"] == "gs://bucket/digits"
+
+
+def test_where_artifacts_and_metadata_go(pipelines):
+    local, on_kubeflow = pipelines
+    assert local.pipeline_info.pipeline_root.endswith("/pipeline")
+    assert local.metadata_connection_config.sqlite.filename_uri.endswith("/metadata.sqlite")
+    assert on_kubeflow.pipeline_info.pipeline_root == ""
+    assert on_kubeflow.pipeline_info.pipeline_name == "capsad-digits"
