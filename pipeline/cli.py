@@ -62,7 +62,6 @@ def main() -> None:
     metavar="INPUT",
     help="Unlabelled images that a blessed model scores: a folder, a manifest or TFRecords.",
 )
-@options.beam_args
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on the last line.")
 def run(name, images, data_dir, as_json, **overrides) -> None:
     """Train, judge, bless and push a detector on the data set NAME.

@@ -68,6 +68,7 @@ _OPTIONS = (
         type=click.IntRange(min=0),
         help="Images that may be skipped because they cannot be decoded.  [0]",
     ),
+    beam_args,
 )
 
 

@@ -101,9 +101,9 @@ def pushed(tmp_path_factory):
     from components.serving import export, write_warmup_requests
     from models import detectors
 
-    images, labels = toy_images(120, 3, seed=0)
-    detector = detectors.get("capsnet", epochs=3, batch_size=30, learning_rate=0.01, **TINY)
-    scorer = detector.fit(images[:90], labels[:90], calibration=images[90:])
+    images, labels = toy_images(330, 3, seed=0)
+    detector = detectors.get("capsnet", epochs=6, batch_size=30, learning_rate=0.01, **TINY)
+    scorer = detector.fit(images[:300], labels[:300], calibration=images[300:])
     serving = tmp_path_factory.mktemp("run") / "serving"
     version = serving / "1700000000"
     export(scorer, (12, 12), str(version), ["bolt", "nut", "gr\u00f6\u00dfe"])

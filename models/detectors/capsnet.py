@@ -26,7 +26,7 @@ class CapsNetDetector(NetworkDetector):
     Conformity adds up, each in units of what is usual among normal images, how short the longest
     capsule is for its class, the Mahalanobis distance of all class capsules to the nearest class
     mean, and the distance of the pixels to the nearest stored training images of the predicted
-    class. It is minus the inverse hyperbolic sine of that sum.
+    class. It is `sigmoid(-asinh(sum))`, in (0, 1).
 
     Reference:
         "Exploring Deep Anomaly Detection Methods Based on Capsule Net", arXiv 1907.06312; the
@@ -194,14 +194,16 @@ def capsnet_scorer(
     shortfall = ClassStandardisation(classes, name="shortfall")
     unusual = shortfall(-pp, lengths)
     shortfall.adapt(-usual_lengths.max(axis=-1), usual_lengths.argmax(axis=-1))
-    for values, reference_values in zip((pose, distance), usual, strict=True):
-        centre, spread = usual_range(reference_values)
+    # Far below the spread of trained networks: what is smaller there is rounding.
+    least_spreads = (1.0, 0.01)
+    for values, reference_values, least in zip((pose, distance), usual, least_spreads, strict=True):
+        centre, spread = usual_range(reference_values, least)
         unusual += keras.layers.Rescaling(1 / spread, -centre / spread)(values)
     return keras.Model(
         images,
         {
             # The order stays; what is far out becomes a number that float32 resolves.
-            "conformity": -ops.arcsinh(unusual),
+            "conformity": ops.sigmoid(-ops.arcsinh(unusual)),
             "pp": pp,
             "re": scores.reconstruction_error(inputs, outputs["reconstruction"]),
             "class_probabilities": lengths / ops.sum(lengths, axis=-1, keepdims=True),

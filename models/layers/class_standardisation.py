@@ -5,13 +5,13 @@ import numpy as np
 from keras import ops
 
 _FEWEST = 10  # images that tell what is usual in a class
-_LEAST_SPREAD = 1e-3
+_LEAST_SPREAD = 0.01
 
 
-def usual_range(values: np.ndarray) -> tuple[float, float]:
-    """Median of values (N,), and how far above it their 0.9 quantile lies, at least 0.001."""
+def usual_range(values: np.ndarray, least: float) -> tuple[float, float]:
+    """Median of values (N,), and how far above it their 0.9 quantile lies, at least `least`."""
     centre, upper = np.quantile(values, [0.5, 0.9])
-    return float(centre), float(max(upper - centre, _LEAST_SPREAD))
+    return float(centre), float(max(upper - centre, least))
 
 
 @keras.saving.register_keras_serializable("capsad")
@@ -57,7 +57,7 @@ class ClassStandardisation(keras.layers.Layer):
         ranges = []
         for label in range(self.num_classes):
             own = values[predicted == label]
-            ranges.append(usual_range(own if len(own) >= _FEWEST else values))
+            ranges.append(usual_range(own if len(own) >= _FEWEST else values, _LEAST_SPREAD))
         centres, spreads = np.array(ranges).T
         self.centres.assign(centres)
         self.spreads.assign(spreads)

@@ -109,7 +109,7 @@ def test_kubeflow_without_kfp(capsad, monkeypatch, tmp_path, command):
 
 def test_kubeflow_describes_a_run_by_the_same_options():
     run, compiled = cli.main.commands["run"], cli.main.commands["kubeflow"].commands["compile"]
-    own = {"data_dir", "output", "as_json", "infra_validation"}
+    own = {"data_dir", "output", "as_json", "infra_validation", "score_images"}
     shared = {option.name for option in run.params} - own
     assert {"name", "images", "anomaly", "detector", "epochs", "settings", "seed"} <= shared
     assert shared <= {option.name for option in compiled.params}

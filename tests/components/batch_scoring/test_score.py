@@ -95,8 +95,9 @@ def read(folder):
                 name: features.pop(name).bytes_list.value[0].decode()
                 for name in ("id", "most_similar_class")
             }
+            identity = texts.pop("id")
             values = {name: value.float_list.value[:] for name, value in features.items()}
-            records[texts.pop("id")] = values | texts
+            records[identity] = values | texts
     return records
 
 
