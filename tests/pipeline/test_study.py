@@ -164,3 +164,24 @@ def test_bad_options_are_refused(in_a_folder):
         assert outcome.exit_code == 2
         assert message in outcome.output
     assert not (in_a_folder / "runs").exists()
+
+
+_WITHOUT_TENSORFLOW = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("tensorflow", "tfx", "apache_beam", "tensorflow_datasets", "jinja2"):
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+sys.meta_path.insert(0, Missing())
+from pipeline.cli import main
+main(["study", "digits", "--detector", "capsnet", "--detector", "cnn_ocsvm", "--anomaly", "9",
+      "--epochs", "1", "--limit-per-class", "40", "--figures"])
+"""
+
+
+def test_a_study_runs_under_jax_without_tensorflow(fresh_python, tmp_path):
+    output = fresh_python(_WITHOUT_TENSORFLOW, ours=True, KERAS_BACKEND="jax")
+    assert "conformity" in output
+    results = study.read(tmp_path / "runs" / "study")
+    assert [result["backend"] for result in results] == ["jax", "jax"]
+    assert (tmp_path / "runs" / "study" / "results.md").exists()
