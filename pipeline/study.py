@@ -189,6 +189,7 @@ def _run_cell(cell, folder, training, progress):
         "detector": detector.name,
         "seed": cell.config.seed,
         "epochs": detector.epochs,
+        "limit_per_class": cell.config.data.limit_per_class,
         "images": len(train.images),
         "tested": len(test.images),
         "accuracy": _accuracy(outputs, test),

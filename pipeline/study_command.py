@@ -138,9 +138,9 @@ def _show(cells, output):
                 values.setdefault((result["detector"], score), []).append(measured["auroc"])
     if not values:
         return
-    click.echo(f"\n  {'detector':<16}{'score':<16}{'cells':>5}  mean auROC  (least to most)")
+    click.echo(f"\n  {'detector':<16}{'score':<16}{'cells':>5}  mean auROC ± deviation (range)")
     for (detector, score), aurocs in values.items():
         click.echo(
-            f"  {detector:<16}{score:<16}{len(aurocs):>5}  {np.mean(aurocs):.4f}"
-            f"  ({min(aurocs):.4f} to {max(aurocs):.4f})"
+            f"  {detector:<16}{score:<16}{len(aurocs):>5}  {np.mean(aurocs):.4f} ± "
+            f"{np.std(aurocs):.4f} ({min(aurocs):.4f} to {max(aurocs):.4f})"
         )

@@ -12,11 +12,19 @@ from models.scores import ANOMALY_SCORE, anomalousness
 
 Result = dict[str, Any]
 
+_COSTS = {
+    "accuracy": "accuracy on normal classes",
+    "images": "training images",
+    "seconds": "seconds of training",
+    "train_images_per_s": "training images/s",
+    "score_images_per_s": "scoring images/s",
+}
+
 
 def write(results: Sequence[Result], output: Path) -> Path:
     """Writes `results.md` and `figures/*.png` for all results, and gives the former's path.
 
-    One section for each data set, protocol and number of epochs.
+    One section for each data set, protocol and budget.
 
     Args:
         results: as `study.read` gives them.
@@ -26,12 +34,22 @@ def write(results: Sequence[Result], output: Path) -> Path:
     folder.mkdir(exist_ok=True)
     lines = ["# Results of the study", ""]
     lines += sorted({result["versions"] for result in results})
-    for (data_set, protocol, epochs), group in _grouped(
-        results, "data_set", "protocol", "epochs"
+    for (data_set, protocol, epochs, limit), group in _grouped(
+        results, "data_set", "protocol", "epochs", "limit_per_class"
     ).items():
         name = f"{data_set}-{protocol}-{epochs}-epochs"
-        lines += ["", f"## {data_set}, {protocol}, {epochs} epoch{'s' * (epochs > 1)}", ""]
-        lines += _table(group)
+        budget = f"{epochs} epoch{'s' * (epochs > 1)}"
+        if limit:
+            name += f"-{limit}-a-class"
+            budget += f" of at most {limit:,} images a class"
+        lines += [
+            "",
+            f"## {data_set}, {protocol}, {budget}",
+            "",
+            *_table(group),
+            "",
+            *_costs(group),
+        ]
         _save(folder / f"auroc-{name}.png", _bars(group))
         lines += ["", f"![auROC by anomaly and method](figures/auroc-{name}.png)"]
         for anomaly, drawn in _grouped(_capsnets(group), "anomaly").items():
@@ -92,15 +110,23 @@ def _table(group) -> list[str]:
             for area, spread in measured
         ]
         lines.append(f"| {anomaly} | " + " | ".join(cells) + " |")
-    means = np.mean(rows, axis=0)
-    cells = ["–" if np.isnan(mean) else _bold(mean, means) for mean in means]
-    lines.append("| mean | " + " | ".join(cells) + " |")
-    accuracy = {
-        detector: np.mean([r["accuracy"] for r in group if r["detector"] == detector])
-        for detector in dict.fromkeys(detector for detector, _ in methods)
-    }
-    listed = ", ".join(f"{name} {value:.3f}" for name, value in accuracy.items())
-    return [*lines, "", f"Mean accuracy on the normal test images: {listed}."]
+    means, deviations = np.mean(rows, axis=0), np.std(rows, axis=0)
+    cells = [
+        "–" if np.isnan(mean) else f"{_bold(mean, means)} ± {deviation:.3f}"
+        for mean, deviation in zip(means, deviations, strict=True)
+    ]
+    return [*lines, "| mean ± deviation of the rows | " + " | ".join(cells) + " |"]
+
+
+def _costs(group) -> list[str]:
+    """Markdown: a row a detector, of what `_COSTS` says, the means of its cells."""
+    lines = [f"| detector | {' | '.join(_COSTS.values())} |", "|---|" + "---:|" * len(_COSTS)]
+    for (detector,), results in _grouped(group, "detector").items():
+        means = [np.mean([result[key] for result in results]) for key in _COSTS]
+        accuracy, *others = means
+        cells = [f"{accuracy:.3f}", *(f"{mean:,.0f}" for mean in others)]
+        lines.append(f"| {detector} | {' | '.join(cells)} |")
+    return lines
 
 
 def _bold(value, values):
@@ -146,7 +172,7 @@ def _grouped(results, *keys) -> dict[tuple, list[Result]]:
     groups = {}
     for result in results:
         groups.setdefault(tuple(result[key] for key in keys), []).append(result)
-    return dict(sorted(groups.items(), key=lambda item: (str(item[0]).count(","), item[0])))
+    return dict(sorted(groups.items(), key=lambda item: (str(item[0]).count(","), str(item[0]))))
 
 
 def _safe(name):
