@@ -13,8 +13,8 @@ import click
 
 from models.errors import UserError
 from pipeline import options
-from pipeline.kubeflow_commands import kubeflow
-from pipeline.score import score as score_command
+from pipeline.kubeflow_command import kubeflow
+from pipeline.score_command import score
 from pipeline.study_command import study
 
 
@@ -101,7 +101,8 @@ def run(name, images, data_dir, as_json, **overrides) -> None:
 
 
 main.add_command(kubeflow)
-main.add_command(score_command)
+main.add_command(score)
+main.add_command(study)
 
 
 @main.command()
@@ -180,9 +181,6 @@ def detectors(markdown) -> None:
         for field in detector.settings():
             described = field.metadata["description"]
             click.echo(f"  {field.name} = {field.default}".ljust(38) + described)
-
-
-main.add_command(study)
 
 
 def _show(result, heading) -> None:
