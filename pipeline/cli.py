@@ -186,8 +186,8 @@ def detectors(markdown) -> None:
 def _show(result, heading) -> None:
     """Prints the auROC table, the verdict and where things lie."""
     click.echo(f"\n  {'score':<16}auROC")
-    for score, value in result.auroc.items():
-        click.echo(f"  {score:<16}{value:.4f}")
+    for name, value in result.auroc.items():
+        click.echo(f"  {name:<16}{value:.4f}")
     click.echo(f"  accuracy on normal classes {result.accuracy:.4f}\n")
     for gate, outcome in result.gates:
         click.echo(f"  {gate}: {outcome}")
