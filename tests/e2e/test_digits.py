@@ -258,7 +258,10 @@ def test_a_run_killed_in_any_component_is_completed_by_the_same_command(componen
     workplace = Workplace(tmp_path)
     # Stops for good just before what the component writes becomes visible.
     where = {
-        "HoldOutExampleGen": ("components/example_gen/executor.py", "super().Do(input_dict"),
+        "HoldOutExampleGen": (
+            "components/example_gen/executor.py",
+            "with fileio.open(self._unreadable_file) as file",
+        ),
         "Evaluator": (
             "components/evaluator/metrics.py",
             "scores, is_anomaly = accumulator\n        try",
