@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from models.capsnet import CapsNet
 
+_POSES = 8000  # training images, at most, by which poses are known
 _RIDGE = 1e-4  # added to the capsules' variances
+_LEAST_SPREAD = 0.01  # far below that of trained networks, where less is rounding
 
 
 @dataclass(kw_only=True)
@@ -24,9 +26,8 @@ class CapsNetDetector(NetworkDetector):
     """Scores by the longest capsule (`pp`), the reconstruction error (`re`), and `conformity`.
 
     Conformity adds up, each in units of what is usual among normal images, how short the longest
-    capsule is for its class, the Mahalanobis distance of all class capsules to the nearest class
-    mean, and the distance of the pixels to the nearest stored training images of the predicted
-    class. It is `sigmoid(-asinh(sum))`, in (0, 1).
+    capsule is and the Mahalanobis distance of all class capsules to the nearest class mean. It is
+    `sigmoid(-asinh(sum))`, in (0, 1).
 
     Reference:
         "Exploring Deep Anomaly Detection Methods Based on Capsule Net", arXiv 1907.06312; the
@@ -65,9 +66,6 @@ class CapsNetDetector(NetworkDetector):
     class_dim: int = setting(16, "Dimension of the class capsules.")
     routing_iterations: int = setting(3, "Iterations of routing by agreement.")
     decoder_units: tuple[int, ...] = setting((512, 1024), "Widths of the decoder's hidden layers.")
-    bank_per_class: int = setting(
-        500, "Training images of each class, at most, among which conformity seeks neighbours."
-    )
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:
         """Raises a UserError if images of (height, width) are too small or too large."""
@@ -119,17 +117,10 @@ class CapsNetDetector(NetworkDetector):
         scoring = self.network(input_shape, num_classes)
         scoring.set_weights(network.get_weights())
 
-        order = np.random.default_rng(self.seed).permutation(len(images))
-        if validation is None:  # keep some training images out of the bank instead
-            aside, order = np.split(order, [len(images) // 10])
-            reference = images[aside]
-        else:
-            reference = validation[0]
-        chosen = np.concatenate(
-            [order[labels[order] == label][: self.bank_per_class] for label in range(num_classes)]
-        )
-        bank = centre_crops(images[chosen], crop_size), labels[chosen]
-        return capsnet_scorer(scoring, image_size, bank, reference)
+        chosen = np.random.default_rng(self.seed).permutation(len(images))[:_POSES]
+        known = centre_crops(images[chosen], crop_size), labels[chosen]
+        usual = images[chosen] if validation is None else validation[0]
+        return capsnet_scorer(scoring, image_size, known, usual)
 
     def network(
         self, input_shape: tuple[int, int, int], num_classes: int, precision: str = "float32"
@@ -156,49 +147,38 @@ class CapsNetDetector(NetworkDetector):
 def capsnet_scorer(
     network: CapsNet,
     image_size: tuple[int, int],
-    bank: tuple[np.ndarray, np.ndarray],
-    reference: np.ndarray,
+    known: tuple[np.ndarray, np.ndarray],
+    usual: np.ndarray,
 ) -> keras.Model:
     """From uint8 images of any size, shape (B, H, W, K), to the scores of a CapsNet.
 
     Args:
         network: trained.
         image_size: height and width to which images are resized.
-        bank: training images, uint8 (N, *crop_size, K), and labels (N,).
-        reference: uint8 (n, H, W, K), normal images that are not in the bank, nor, where there
-            are enough, trained on: they tell what is usual.
+        known: training images, uint8 (N, *crop_size, K), and labels (N,), by which poses are known.
+        usual: normal images, uint8 (n, H, W, K), not trained on if possible: what is usual.
     """
     import keras
     from keras import ops
 
     from models import scores
-    from models.layers import ClassNeighbours, ClassStandardisation, ImagePreprocessing
-    from models.layers.class_standardisation import usual_range
+    from models.layers import ImagePreprocessing
 
     height, width, channels = network.settings["input_shape"]
-    classes = network.settings["num_classes"]
     images = keras.Input((None, None, channels), dtype="uint8", name="images")
     # B, height, width, K
     inputs = ImagePreprocessing(image_size, (height, width), name="preprocessing")(images)
     outputs = network(inputs)
     lengths = outputs["lengths"]
     pp = scores.prediction_probability(lengths)
-    pose = _pose_distance(network, *bank)(outputs["capsules"])
-    neighbours = ClassNeighbours(classes, int(np.bincount(bank[1]).max()), name="neighbours")
-    distance = neighbours(inputs, lengths)
-    neighbours.remember(bank[0] / np.float32(255), bank[1])
-
-    # Reference images: n, C and n and n
-    usual_lengths, *usual = in_batches(keras.Model(images, [lengths, pose, distance]), reference)
-    # What is short differs by class; what is far does not.
-    shortfall = ClassStandardisation(classes, name="shortfall")
-    unusual = shortfall(-pp, lengths)
-    shortfall.adapt(-usual_lengths.max(axis=-1), usual_lengths.argmax(axis=-1))
-    # Far below the spread of trained networks: what is smaller there is rounding.
-    least_spreads = (1.0, 0.01)
-    for values, reference_values, least in zip((pose, distance), usual, least_spreads, strict=True):
-        centre, spread = usual_range(reference_values, least)
-        unusual += keras.layers.Rescaling(1 / spread, -centre / spread)(values)
+    pose = _pose_distance(network, *known)(outputs["capsules"])
+    unusual = 0.0
+    for part, values in zip(
+        (-pp, pose), in_batches(keras.Model(images, [-pp, pose]), usual), strict=True
+    ):
+        centre, upper = np.quantile(values, [0.5, 0.9]).tolist()
+        spread = max(upper - centre, _LEAST_SPREAD)
+        unusual += keras.layers.Rescaling(1 / spread, -centre / spread)(part)
     return keras.Model(
         images,
         {

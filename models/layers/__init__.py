@@ -4,8 +4,6 @@ from models.layers.capsule_length import CapsuleLength
 from models.layers.capsule_mask import CapsuleMask
 from models.layers.class_capsules import ClassCapsules, dynamic_routing
 from models.layers.class_centres import ClassCentres
-from models.layers.class_neighbours import ClassNeighbours
-from models.layers.class_standardisation import ClassStandardisation
 from models.layers.conformal_calibration import ConformalCalibration
 from models.layers.em_capsules import ClassEmCapsules, ConvolutionalEmCapsules, em_routing
 from models.layers.geometric_transformations import GeometricTransformations
@@ -22,8 +20,6 @@ __all__ = [
     "ClassCapsules",
     "ClassCentres",
     "ClassEmCapsules",
-    "ClassNeighbours",
-    "ClassStandardisation",
     "ConformalCalibration",
     "ConvolutionalEmCapsules",
     "GeometricTransformations",
