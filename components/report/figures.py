@@ -148,7 +148,9 @@ def bar_figure(
             leaves a gap.
     """
     width = 0.84 / len(series)
-    figure, axes = _figure(max(5, 0.5 + len(groups) * (0.25 + 0.13 * len(series))), 3.8)
+    columns = min(len(series), 4)
+    width_of_bars = 0.5 + len(groups) * (0.25 + 0.13 * len(series))
+    figure, axes = _figure(max(5, 2.2 * columns, width_of_bars), 3.8)
     places = np.arange(len(groups))
     for index, (name, values) in enumerate(series.items()):
         heights, spreads = np.array(values, float).reshape(-1, 2).T
@@ -167,7 +169,7 @@ def bar_figure(
     axes.axhline(0.5, color="0.4", linestyle="--", linewidth=1)
     axes.set(ylabel="auROC", xlabel="anomaly", ylim=(0, 1.02))
     axes.set_xticks(places, groups, parse_math=False)
-    figure.legend(loc="outside upper center", ncols=min(len(series), 4), fontsize=_SMALL)
+    figure.legend(loc="outside upper center", ncols=columns, fontsize=_SMALL)
     return figure
 
 
