@@ -11,6 +11,7 @@ from typing import TextIO
 import click
 
 from models.errors import UserError
+from pipeline import console
 from pipeline.options import beam_args
 
 _FORMATS, _BEAM_FORMATS = ("table", "csv", "jsonl"), ("tfrecord", "parquet")
@@ -78,11 +79,12 @@ def score(paths, url, model_name, timeout, alpha, format_name, output, beam, bea
     # What TensorFlow and its libraries say of themselves is not what is asked for here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore")
-    from components import scoring
-    from components.scoring.files import find_images, score_files
-    from components.scoring.rows import FORMATS
+    with console.noise_to(os.devnull):
+        from components import scoring
+        from components.scoring.files import find_images, score_files
+        from components.scoring.rows import FORMATS
 
-    client = scoring.remote(url, model_name, timeout) if url else scoring.local(*model)
+        client = scoring.remote(url, model_name, timeout) if url else scoring.local(*model)
     progress = _Progress(sys.stderr.isatty() and (output is not None or not sys.stdout.isatty()))
     found = _rows(score_files(client, find_images(images)), alpha, progress)
     first = next(found, None)
