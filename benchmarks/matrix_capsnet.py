@@ -1,6 +1,6 @@
 """Accuracy of matrix capsules on a ten-class subset of MNIST.
 
-    python benchmarks/matrix_capsnet.py --data-dir FOLDER --images 10000 --epochs 4 --batch-size 25
+    python benchmarks/matrix_capsnet.py --data-dir FOLDER --images 10000 --epochs 4
 
 FOLDER holds MNIST's four files. Trains on the first images, tests on all 10,000 test images; prints
 the accuracy and, last, one line of JSON.
