@@ -5,8 +5,7 @@
 #
 # DATA holds the folders mnist and fashion_mnist, with the four original files each; OUTPUT takes the results, tables and
 # figures. It resumes: after a kill, run it again. Needs keras, jax, numpy, scipy, scikit-learn, matplotlib, pillow, click and rich; no
-# TensorFlow, no TFX. Tried on a CPU with one epoch of few images only so far; options at the end (--epochs 1 --limit-per-class 40) make such a
-# trial.
+# TensorFlow, no TFX. Not run as a whole yet; options at the end (--epochs 1 --limit-per-class 40) make a trial.
 set -euo pipefail
 data=$1 output=$2
 shift 2
