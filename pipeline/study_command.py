@@ -29,7 +29,12 @@ _positive = click.IntRange(min=1)
     help="Classes held out together; may be repeated.  [default: each class in turn]",
 )
 @click.option(
-    "--seed", "seeds", type=click.IntRange(min=0), multiple=True, default=(0,), help="Likewise."
+    "--seed",
+    "seeds",
+    type=click.IntRange(min=0),
+    multiple=True,
+    default=(0,),
+    help="Likewise.  [default: 0]",
 )
 @click.option(
     "--protocol",
