@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import fcntl
 import hashlib
+import io
 import json
 import math
 import shutil
@@ -296,12 +297,18 @@ def write_table(output: Path) -> None:
         values = {key: value for key, value in result.items() if not isinstance(value, dict)}
         for score, measured in result["scores"].items():
             table.append({key: values[key] for key in _KEYS} | {"score": score} | measured | values)
-    incoming = output / ".results.csv"
-    with incoming.open("w", newline="") as file:
-        writer = csv.DictWriter(file, table[0].keys())
-        writer.writeheader()
-        writer.writerows(table)
-    incoming.rename(output / "results.csv")
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, table[0].keys())
+    writer.writeheader()
+    writer.writerows(table)
+    write_whole(output / "results.csv", text.getvalue().encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes under a temporary name, then renames: the file is never half there."""
+    incoming = path.with_name(f".{path.name}")
+    incoming.write_bytes(content)
+    incoming.rename(path)
 
 
 _KEYS = ("data_set", "protocol", "anomaly", "detector", "seed")

@@ -9,6 +9,7 @@ import numpy as np
 from components.report import figures
 from models import detectors, metrics
 from models.scores import ANOMALY_SCORE, anomalousness
+from pipeline.study import write_whole
 
 Result = dict[str, Any]
 
@@ -58,9 +59,7 @@ def write(results: Sequence[Result], output: Path) -> Path:
             _save(folder / f"roc-{ending}", _roc(first, output))
             _save(folder / f"reconstructions-{ending}", _reconstructions(first, output))
     path = output / "results.md"
-    incoming = output / ".results.md"
-    incoming.write_text("\n".join(lines) + "\n")
-    incoming.rename(path)
+    write_whole(path, ("\n".join(lines) + "\n").encode())
     return path
 
 
@@ -180,6 +179,4 @@ def _safe(name):
 
 
 def _save(path, figure):
-    incoming = path.with_name(f".{path.name}")
-    incoming.write_bytes(figures.png(figure))
-    incoming.rename(path)
+    write_whole(path, figures.png(figure))

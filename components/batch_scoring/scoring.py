@@ -8,9 +8,8 @@ from apache_beam.utils import shared
 from tensorflow.core.protobuf import saved_model_pb2
 
 from components.batch_scoring.reading import dead_letter
+from components.scoring.base import SIGNATURE, one_line
 from models.errors import UserError
-
-_SIGNATURE = "score_images"
 
 
 def output_kinds(model_dir: str) -> dict[str, str]:
@@ -30,11 +29,11 @@ def output_kinds(model_dir: str) -> dict[str, str]:
     with tf.io.gfile.GFile(path, "rb") as file:
         model.ParseFromString(file.read())
     signatures = model.meta_graphs[0].signature_def
-    if _SIGNATURE not in signatures:
-        raise UserError(f"The SavedModel in {model_dir} has no signature `{_SIGNATURE}`.")
+    if SIGNATURE not in signatures:
+        raise UserError(f"The SavedModel in {model_dir} has no signature `{SIGNATURE}`.")
     return {
         name: _kind(tensor)
-        for name, tensor in sorted(signatures[_SIGNATURE].outputs.items())
+        for name, tensor in sorted(signatures[SIGNATURE].outputs.items())
         if name != "reconstruction"
     }
 
@@ -66,10 +65,10 @@ class ScoreBatch(beam.DoFn):
         """Halves a batch with an image that cannot be decoded, until it is alone: a dead letter."""
         identities, images = zip(*batch, strict=True)
         try:
-            outputs = self._model.signatures[_SIGNATURE](images=tf.constant(images))
+            outputs = self._model.signatures[SIGNATURE](images=tf.constant(images))
         except tf.errors.InvalidArgumentError as error:
             if len(batch) == 1:
-                yield dead_letter(identities[0], _reason(error))
+                yield dead_letter(identities[0], one_line(error.message))
                 return
             middle = len(batch) // 2
             yield from self.process(batch[:middle])
@@ -83,8 +82,3 @@ class ScoreBatch(beam.DoFn):
 def _plain(array):
     """Lists of floats and str, not of TensorFlow's bytes."""
     return [text.decode() for text in array] if array.dtype == object else array.tolist()
-
-
-def _reason(error: tf.errors.OpError) -> str:
-    """The last line of the message before the names of the graph's nodes."""
-    return error.message.partition("\n\t [[")[0].rpartition("\n")[-1]
