@@ -22,7 +22,7 @@ def em_routing(
     mean of the votes, and the activation falls to what `beta_activate` alone gives.
 
     Args:
-        votes: float tensor, shape (N, I, J, 16): of each capsule below for each above; N runs
+        votes: float tensor, shape (N, J, I, 16): for each capsule above of each below; N runs
             over images and positions.
         activations: of the capsules below, float tensor, shape (N, I), in [0, 1].
         beta_use: cost of using a capsule above, per unit of data and dimension, shape (J,).
@@ -37,19 +37,22 @@ def em_routing(
         temperature rises by iteration as in Gritzman 2019, Avoiding implementation pitfalls of
         "Matrix capsules with EM routing", arXiv 1907.00652.
     """
-    below, above = votes.shape[1:3]
-    # N, I, 1
-    weight = activations[:, :, None]
-    # N, I, J
-    responsibility = weight * ops.ones((1, 1, above), dtype=votes.dtype) / above
+    above, below = votes.shape[1:3]
+    # N, 1, I
+    weight = activations[:, None]
+    # N, J, I
+    responsibility = weight * ops.ones((1, above, 1), dtype=votes.dtype) / above
     for iteration in range(iterations):
         # M-step. N, J
-        total = ops.sum(responsibility, axis=1) + 1e-8
-        share = (responsibility + 1e-8 / below) / total[:, None, :]
+        total = ops.sum(responsibility, axis=-1) + 1e-8
+        # N, J, 1, I
+        share = ((responsibility + 1e-8 / below) / total[..., None])[:, :, None]
+        # N, J, 1, 16: a matrix product, so that nothing as large as the votes arises
+        mean = ops.matmul(share, votes)
+        # N, J, I, 16
+        deviation = ops.square(votes - mean)
         # N, J, 16
-        mean = ops.sum(share[..., None] * votes, axis=1)
-        deviation = ops.square(votes - mean[:, None])
-        variance = ops.sum(share[..., None] * deviation, axis=1) + _LEAST_VARIANCE
+        variance = ops.matmul(share, deviation)[:, :, 0] + _LEAST_VARIANCE
         log_variance = ops.log(variance)
         # The data a capsule gets are counted as a part of what there is: sizes then don't matter.
         amount = total * above / below
@@ -58,13 +61,12 @@ def em_routing(
         logit = inverse_temperature * (beta_activate - cost)
         if iteration == iterations - 1:
             break
-        # E-step, in log space. N, I, J
-        log_density = -0.5 * ops.sum(
-            deviation / variance[:, None] + log_variance[:, None] + np.log(2 * np.pi), axis=-1
-        )
-        log_posterior = ops.log_sigmoid(logit)[:, None] + log_density
-        responsibility = ops.softmax(log_posterior, axis=-1) * weight
-    return mean, ops.sigmoid(logit)
+        # E-step, in log space. N, J, I
+        distance = ops.matmul(deviation, (1 / variance)[..., None])[..., 0]
+        log_norm = ops.sum(log_variance + np.log(2 * np.pi), axis=-1)
+        log_posterior = (ops.log_sigmoid(logit) - 0.5 * log_norm)[..., None] - 0.5 * distance
+        responsibility = ops.softmax(log_posterior, axis=1) * weight
+    return mean[:, :, 0], ops.sigmoid(logit)
 
 
 class _EmCapsules(keras.layers.Layer):
@@ -87,16 +89,16 @@ class _EmCapsules(keras.layers.Layer):
         self.beta_activate = self.add_weight(name="beta_activate", shape=(self.capsules,))
 
     def _votes(self, poses):
-        """Poses (N, I, 16) times matrices: votes (N, I, J, 16)."""
+        """Poses (N, I, 16) times matrices: votes (N, J, I, 16)."""
         below = self.kernel.shape[0]
         # I, N * 4, 4 @ I, 4, J * 4
         poses = ops.reshape(ops.transpose(poses, (1, 0, 2)), (below, -1, _POSE))
         votes = ops.reshape(
             ops.matmul(poses, self.kernel), (below, -1, _POSE, self.capsules, _POSE)
         )
-        # N, I, J, 4, 4
-        votes = ops.transpose(votes, (1, 0, 3, 2, 4))
-        return ops.reshape(votes, (-1, below, self.capsules, _PARTS))
+        # N, J, I, 4, 4
+        votes = ops.transpose(votes, (1, 3, 0, 2, 4))
+        return ops.reshape(votes, (-1, self.capsules, below, _PARTS))
 
     def _route(self, votes, activations):
         return em_routing(
@@ -228,11 +230,13 @@ class ClassEmCapsules(_EmCapsules):
     def call(self, poses, activations) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Adds coordinates to the votes and routes over all positions."""
         _, height, width, types, _ = poses.shape
-        # B * H * W, I, J, 16
+        # B * H * W, J, I, 16
         votes = self._votes(ops.reshape(poses, (-1, types, _PARTS)))
-        votes = ops.reshape(votes, (-1, height * width, types, self.capsules, _PARTS))
+        votes = ops.reshape(votes, (-1, height * width, self.capsules, types, _PARTS))
         votes = votes + _coordinates(height, width)[:, None, None, :]
-        votes = ops.reshape(votes, (-1, height * width * types, self.capsules, _PARTS))
+        # B, J, H * W * I, 16
+        votes = ops.transpose(votes, (0, 2, 1, 3, 4))
+        votes = ops.reshape(votes, (-1, self.capsules, height * width * types, _PARTS))
         return self._route(votes, ops.reshape(activations, (-1, height * width * types)))
 
     def compute_output_shape(self, poses_shape, activations_shape=None) -> tuple:

@@ -7,7 +7,7 @@ from models import layers
 
 
 def route(votes, activations, iterations=3):
-    above = votes.shape[2]
+    above = votes.shape[1]
     return layers.em_routing(
         tf.constant(votes, "float32"),
         tf.constant(activations, "float32"),
@@ -19,9 +19,9 @@ def route(votes, activations, iterations=3):
 
 def test_the_capsule_whose_votes_agree_is_the_most_active_and_takes_their_pose():
     generator = np.random.default_rng(0)
-    votes = generator.normal(size=(1, 40, 3, 16))
+    votes = generator.normal(size=(1, 3, 40, 16))
     agreed = generator.normal(size=16)
-    votes[0, :, 1] = agreed + 0.05 * generator.normal(size=(40, 16))
+    votes[0, 1] = agreed + 0.05 * generator.normal(size=(40, 16))
     poses, activations = route(votes, np.ones((1, 40)))
     assert np.argmax(activations[0]) == 1
     np.testing.assert_allclose(poses[0, 1], agreed, atol=0.05)
@@ -29,11 +29,11 @@ def test_the_capsule_whose_votes_agree_is_the_most_active_and_takes_their_pose()
 
 def test_inactive_capsules_have_no_say():
     generator = np.random.default_rng(0)
-    votes = generator.normal(size=(1, 40, 2, 16))
+    votes = generator.normal(size=(1, 2, 40, 16))
     active = np.arange(40) < 10
     poses, activations = route(votes, active[None].astype(float))
-    alone, alone_activations = route(votes[:, :10], np.full((1, 10), 1.0))
-    np.testing.assert_allclose(route(votes, active[None] * 1.0, 1)[0], votes[:, :10].mean(1), 1e-4)
+    alone, alone_activations = route(votes[:, :, :10], np.full((1, 10), 1.0))
+    np.testing.assert_allclose(route(votes, active[None] * 1.0, 1)[0], votes[:, :, :10].mean(2), 1e-4)
     assert poses.shape == alone.shape == (1, 2, 16)
     assert not np.allclose(activations, alone_activations)  # less data: less sure
 
@@ -42,7 +42,7 @@ def test_inactive_capsules_have_no_say():
 @pytest.mark.parametrize("active", [0.0, 1.0])
 def test_values_and_gradients_are_finite(scale, active):
     votes = tf.Variable(
-        np.random.default_rng(0).normal(size=(2, 9, 3, 16)) * scale, dtype="float32"
+        np.random.default_rng(0).normal(size=(2, 3, 9, 16)) * scale, dtype="float32"
     )
     activations = tf.Variable(tf.fill((2, 9), active))
     with tf.GradientTape() as tape:
