@@ -33,7 +33,9 @@ def test_inactive_capsules_have_no_say():
     active = np.arange(40) < 10
     poses, activations = route(votes, active[None].astype(float))
     alone, alone_activations = route(votes[:, :, :10], np.full((1, 10), 1.0))
-    np.testing.assert_allclose(route(votes, active[None] * 1.0, 1)[0], votes[:, :, :10].mean(2), 1e-4)
+    np.testing.assert_allclose(
+        route(votes, active[None] * 1.0, 1)[0], votes[:, :, :10].mean(2), 1e-4
+    )
     assert poses.shape == alone.shape == (1, 2, 16)
     assert not np.allclose(activations, alone_activations)  # less data: less sure
 
