@@ -149,12 +149,12 @@ _PIPELINES = {
         PipelineConfig(
             name="capsad_mnist",
             data=DataConfig(source="mnist"),
-            training=TrainingConfig(settings={"epochs": 20, "batch_size": 100, "shift": 2}),
+            training=TrainingConfig(settings={"epochs": 20, "shift": 2}),
         ),
         PipelineConfig(
             name="capsad_fashion_mnist",
             data=DataConfig(source="fashion_mnist"),
-            training=TrainingConfig(settings={"epochs": 50, "batch_size": 100}),
+            training=TrainingConfig(settings={"epochs": 50}),
         ),
         PipelineConfig(
             name="capsad_smallnorb",

@@ -28,8 +28,9 @@ class MatrixCapsNetDetector(NetworkDetector):
     reference: ClassVar[str] = "Hinton et al. 2018, ICLR"
     scores: ClassVar[tuple[str, ...]] = ("pp", "re")
     calibrated_score: ClassVar[str] = "pp"
-    default_rates: ClassVar[dict[str, float]] = {"linear": 0.003, "one_cycle": 0.005}
+    default_rates: ClassVar[dict[str, float]] = {"linear": 0.003, "one_cycle": 0.02}
 
+    batch_size: int = setting(25, "Images a training step.")
     reconstruction_weight: float = setting(
         0.0005, "Weight of the sum of squared reconstruction errors beside the spread loss."
     )
