@@ -28,6 +28,8 @@ class CapsNet(keras.Model):
         class_dim: dimension E of the class capsules.
         routing_iterations: iterations of routing by agreement.
         decoder_units: widths of the decoder's hidden layers (ReLU).
+        standardise: whether each image gets mean 0 and variance 1 before the first convolution, as
+            smallNORB's do with Hinton et al. 2018, Matrix capsules with EM routing.
         precision: dtype policy of the two convolutions, where the arithmetic is: `float32` or
             `mixed_bfloat16`. Everything else is float32, the weights included.
 
@@ -64,6 +66,7 @@ class CapsNet(keras.Model):
         class_dim=16,
         routing_iterations=3,
         decoder_units=(512, 1024),
+        standardise=False,
         precision="float32",
         **kwargs,
     ):
@@ -72,10 +75,15 @@ class CapsNet(keras.Model):
             input_shape[:2], kernel_size, primary_kernel_size, primary_strides, primary_types
         )
         images = keras.Input(input_shape, name="images")
+        pixels = images
+        if standardise:
+            pixels = layers.LayerNormalization(
+                axis=(1, 2, 3), epsilon=1e-4, center=False, scale=False, name="standardisation"
+            )(images)
         # B, H', W', filters
         features = layers.Conv2D(
             filters, kernel_size, activation="relu", dtype=precision, name="convolution"
-        )(images)
+        )(pixels)
         # B, I, D
         primary = PrimaryCapsules(
             primary_types,
@@ -111,6 +119,7 @@ class CapsNet(keras.Model):
             "class_dim": class_dim,
             "routing_iterations": routing_iterations,
             "decoder_units": tuple(decoder_units),
+            "standardise": standardise,
             "precision": precision,
         }
 

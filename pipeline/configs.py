@@ -160,13 +160,18 @@ _PIPELINES = {
             name="capsad_smallnorb",
             data=DataConfig(source="smallnorb", anomaly=("car",), image_size=(48, 48)),
             training=TrainingConfig(
-                settings={"epochs": 50, "batch_size": 64, "crop_size": (32, 32)}
+                settings={
+                    "epochs": 50,
+                    "batch_size": 64,
+                    "crop_size": (32, 32),
+                    "standardise": True,
+                }
             ),
         ),
         PipelineConfig(
             name="capsad_images",
             data=DataConfig(source="images", anomaly=(), image_size=(32, 32)),
-            training=TrainingConfig(settings={"epochs": 20}),
+            training=TrainingConfig(settings={"epochs": 20, "standardise": True}),
         ),
     )
 }

@@ -57,6 +57,11 @@ class CapsNetDetector(NetworkDetector):
         None,
         "Part that the network sees: at random in training, the centre in scoring; `None`: all.",
     )
+    standardise: bool = setting(
+        False,
+        "Give each image mean 0 and variance 1 before the first convolution: without it, training "
+        "may fail on light backgrounds.",
+    )
     filters: int = setting(256, "Channels of the first convolution.")
     kernel_size: int = setting(9, "Kernel of the first convolution.")
     primary_types: int = setting(32, "Types of primary capsules.")
@@ -140,6 +145,7 @@ class CapsNetDetector(NetworkDetector):
             class_dim=self.class_dim,
             routing_iterations=self.routing_iterations,
             decoder_units=self.decoder_units,
+            standardise=self.standardise,
             precision=precision,
         )
 

@@ -56,9 +56,10 @@ def test_the_default_network_takes_the_usual_shapes(shape):
     assert any((a != b).any() for a, b in zip(before, network.get_weights(), strict=True))
 
 
+@pytest.mark.parametrize("standardise", [False, True])
 @pytest.mark.parametrize("value", [0.0, 0.5, 1e6])
-def test_loss_and_gradients_are_finite(value, tiny):
-    network = CapsNet((12, 12, 1), 3, **tiny)
+def test_loss_and_gradients_are_finite(value, standardise, tiny):
+    network = CapsNet((12, 12, 1), 3, standardise=standardise, **tiny)
     model = network.training_model()
     images = tf.fill((2, 12, 12, 1), value)
     target = tf.one_hot([0, 2], 3)
@@ -69,6 +70,17 @@ def test_loss_and_gradients_are_finite(value, tiny):
     gradients = tape.gradient(loss, model.trainable_variables)
     assert np.isfinite(loss)
     assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_only_standardised_images_are_seen_alike_in_any_light(tiny):
+    generator = np.random.default_rng(0)
+    images = generator.random((4, 12, 12, 1)).astype("float32")
+    for standardise in (True, False):
+        network = CapsNet((12, 12, 1), 3, standardise=standardise, **tiny)
+        weights = [generator.normal(size=w.shape, scale=0.3) for w in network.weights]
+        network.set_weights(weights)
+        dark, light = (network(image)["lengths"] for image in (images, 0.6 + 0.4 * images))
+        assert np.allclose(dark, light, rtol=0.01) == standardise
 
 
 def test_training_decodes_the_true_class_and_inference_the_longest(tiny):
