@@ -33,8 +33,12 @@ NETWORK = {
 }
 SCORE = """
 import json, sys
-from pipeline.score_beam import score_by_beam
-print(score_by_beam(**json.load(sys.stdin)).scored)
+import apache_beam as beam
+from components.serving.batch.pipeline import score_all
+from pipeline.beam_args import beam_args
+given = json.load(sys.stdin)
+pipeline = beam.Pipeline(argv=beam_args(given.pop("beam_args")))
+print(score_all(pipeline, **given).scored)
 """
 
 
@@ -68,9 +72,9 @@ def prepare(folder: Path, data_dir: str | None) -> None:
     """Writes the SavedModel `model` and the files `records-*`."""
     import tensorflow as tf
 
-    from components import sources
-    from components.examples import make_example
-    from components.serving import export
+    from components.data import sources
+    from components.data.examples import make_example
+    from components.serving.export import export
     from models import detectors
 
     source = sources.get("mnist", data_dir)
@@ -132,13 +136,16 @@ def write_table(rows: list[str]) -> None:
         "",
         "`python benchmarks/batch_scoring.py --data-dir DIR`",
         "",
-        f"{describe()}. The machine was shared with other work.",
+        "This was measured on " + describe().replace("; ", ", with\n") + ".",
+        "The machine was shared with other work.",
         "",
-        f"A small CapsNet ({network}) on MNIST's 60,000 training images, repeated for more, in "
-        f"TFRecords of {RECORDS_A_FILE}; FnApiRunner, two workers by "
-        f"`{' '.join(WORKERS[2])}`. Seconds are those of the whole command, of which imports and "
-        "loading the model take the same at every size; memory is the sum of the resident sets of "
-        "all its processes, sampled.",
+        f"A small CapsNet ({network})",
+        "scores MNIST's 60,000 training images, which are repeated for larger sizes, in TFRecords",
+        f"of {RECORDS_A_FILE}. Beam's FnApiRunner is used, and two workers are set by",
+        f"`{' '.join(WORKERS[2])}`.",
+        "Seconds are those of the whole command, in which imports and loading the model take the",
+        "same time at every size. Memory is sampled: the sum of the resident sets of all processes",
+        "of the command.",
         "",
         "| workers | images | seconds | images/s | peak memory, GiB |",
         "|---:|---:|---:|---:|---:|",

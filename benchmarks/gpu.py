@@ -20,8 +20,9 @@ import jax
 import keras
 
 from models import detectors, metrics, scores
-from pipeline import configs, preflight
+from pipeline import configs
 from pipeline.machine import describe
+from pipeline.plan import plan
 
 
 class EpochTimes(keras.callbacks.Callback):
@@ -82,8 +83,7 @@ def main() -> None:
         configs.get("mnist"), data_dir=arguments.data_dir, anomaly=arguments.anomaly
     )
     splits = {
-        name: (split.images, split.labels)
-        for name, split in preflight.plan(config).load_splits().items()
+        name: (split.images, split.labels) for name, split in plan(config).load_splits().items()
     }
     images, labels = splits["train"]
     splits["train"] = images[: arguments.limit], labels[: arguments.limit]
@@ -97,8 +97,11 @@ def main() -> None:
         f"    python benchmarks/gpu.py --anomaly {arguments.anomaly} --epochs {arguments.epochs} "
         f"--batch-size {arguments.batch_size}",
         "",
-        f"{jax.devices()[0].device_kind}; {describe()}. MNIST, {len(splits['train'][0])} images an "
-        "epoch; seconds an epoch: the median after the first.",
+        f"This was measured on {jax.devices()[0].device_kind}, "
+        + describe().replace("; ", ", with\n")
+        + ".",
+        f"An epoch has {len(splits['train'][0])} images of MNIST. The seconds of an epoch are the",
+        "median after the first.",
         "",
         f"| {' | '.join(rows[0])} |",
         f"|{'---|' * len(rows[0])}",

@@ -19,9 +19,10 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from components.splits import Split
-from pipeline import configs, preflight
+from components.data.splits import Split
+from pipeline import configs
 from pipeline.machine import describe
+from pipeline.plan import plan
 
 CANDIDATES = [
     {"schedule": "linear", "learning_rate": 0.001},
@@ -89,7 +90,7 @@ def main() -> None:
         config = configs.override(
             configs.get("mnist"), data_dir=arguments.data_dir, anomaly=job["anomaly"]
         )
-        splits = preflight.plan(config).load_splits()
+        splits = plan(config).load_splits()
         normal, auroc = train(splits, job["epochs"], job["settings"])
         row = job | normal | ({"auroc": auroc} if arguments.what == "result" else {})
         with path.open("a") as file:
@@ -105,12 +106,13 @@ def tables() -> str:
         "    python benchmarks/schedules.py --data-dir DIR search",
         "    python benchmarks/schedules.py --data-dir DIR result",
         "",
-        describe() + "; seed 0, the machine shared with other work.",
+        "This was measured on " + describe().replace("; ", ", with\n") + ".",
+        "The seed was 0, and the machine was shared with other work.",
         "",
         "## Search",
         "",
-        "One epoch of 48,645 images without the 9, judged on the 2,703 images of the `eval` split, "
-        "normal ones alone.",
+        "Each schedule trains for one epoch on 48,645 images without the 9. It is judged on the",
+        "2,703 images of the `eval` split, which are all normal.",
         "",
         "| schedule | highest rate | batch | shift | margin loss | accuracy | reconstruction error "
         "| seconds |",
@@ -126,12 +128,12 @@ def tables() -> str:
         )
     lines += [
         "",
-        "Batches of 50 gained 0.0004 over the default, batches of 100 at a highest rate of 0.005, "
-        "for a quarter more time.",
+        "Batches of 50 gained 0.0004 over the default (batches of 100 at a highest rate of 0.005),",
+        "but took a quarter more time.",
         "",
         "## Result",
         "",
-        "The default below 20 epochs: one cycle, highest rate 0.005, batches of 100.",
+        "The default below 20 epochs is one cycle with a highest rate of 0.005 and batches of 100.",
         "",
         "| anomaly | epochs | auROC PP | auROC RE | accuracy (`eval`) | seconds |",
         "|---|---:|---:|---:|---:|---:|",

@@ -210,12 +210,15 @@ def main() -> None:
 
     if arguments.save:
         command = "python benchmarks/throughput.py --peer DIR --peer-python PYTHON --save"
-        head = ["# Throughput of CapsNet", "", f"    {command}", "", describe(), ""]
+        head = ["# Throughput of CapsNet", "", f"    {command}", ""]
         head += [
-            f"Batches of {BATCH}, float32, {CLASSES} classes, XLA off; the median of "
-            f"{arguments.turns} turns. Matrix multiply (2048 x 2048): {gflops:.0f} GFLOP/s, of "
-            'which the columns "of the limit" tell the part. First step: building, tracing and '
-            "one training step. Memory: the process's largest resident set after training.",
+            "This was measured on " + describe().replace("; ", ", with\n") + ".",
+            "",
+            f"All variants use batches of {BATCH}, float32 and {CLASSES} classes, with XLA off.",
+            f"The median of {arguments.turns} turns counts. A matrix multiplication (2048 x 2048)",
+            f'reaches {gflops:.0f} GFLOP/s; "of the limit" means the share of this rate.',
+            "The first step is building, tracing and one training step. Memory is the process's",
+            "largest resident set after training.",
             "",
             "![images per second](throughput.svg)",
             "",

@@ -49,15 +49,17 @@ def main() -> None:
     table = [
         f"# `capsad run {shown}`",
         "",
-        describe(),
+        "This was measured on " + describe().replace("; ", ", with\n") + ".",
         "",
         "| | seconds |",
         "|---|---:|",
         *(f"| {name} | {seconds:.1f} |" for name, seconds in rows),
         "",
-        f"Largest resident set: {memory:.2f} GiB. auROC: "
+        f"The largest resident set was {memory:.2f} GiB. The accuracy on normal classes was "
+        f"{result['accuracy']:.4f}.",
+        "The auROC was: "
         + ", ".join(f"{name} {value:.4f}" for name, value in result["auroc"].items())
-        + f". Accuracy on normal classes: {result['accuracy']:.4f}.",
+        + ".",
     ]
     print("\n".join(table))
     if "--save" in sys.argv:

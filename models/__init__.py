@@ -1,1 +1,1 @@
-"""Capsule networks and other anomaly detectors in Keras 3, on any of its backends."""
+"""Capsule networks and other anomaly detectors in Keras 3, for any of its backends."""

@@ -1,4 +1,4 @@
-"""Adds the calibrated `anomaly_score` to a model of raw scores."""
+"""Adds the calibrated `anomaly_score` to a model that gives raw scores."""
 
 import keras
 import numpy as np
@@ -10,20 +10,20 @@ from models.scores import ANOMALY_SCORE
 def calibrate(
     scorer: keras.Model, images: np.ndarray, score: str, batch_size: int = 100
 ) -> keras.Model:
-    """Calibrates one raw normality score on normal images that training never saw.
+    """Calibrates one raw normality score on normal images that were not used in training.
 
     Args:
-        scorer: model from images to named scores.
-        images: uint8 array, shape (n, H, W, K), normal images only.
-        score: name of the raw score that `anomaly_score` is made of.
-        batch_size: images scored at a time.
+        scorer: model from images to a dict of named scores.
+        images: uint8 array of normal images only, shape (n, H, W, K).
+        score: name of the raw score from which `anomaly_score` is computed.
+        batch_size: number of images that are scored at a time.
 
     Returns:
-        The model with one output more, `anomaly_score`, shape (B,), in [0, 1): see
+        The model with one more output, `anomaly_score`, shape (B,), in [0, 1). See
         `ConformalCalibration`.
 
     Raises:
-        ValueError: if there are no images or a score is not finite.
+        ValueError: if there are no images, or if a score is not finite.
     """
     if not len(images):
         raise ValueError("No images to calibrate on.")

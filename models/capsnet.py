@@ -1,4 +1,4 @@
-"""CapsNet: capsules with dynamic routing."""
+"""CapsNet, a network of capsules with dynamic routing."""
 
 import keras
 from keras import layers
@@ -6,32 +6,32 @@ from keras import layers
 from models.errors import UserError
 from models.layers import CapsuleLength, CapsuleMask, ClassCapsules, PrimaryCapsules
 
-_MOST_CAPSULES = 20_000  # 64x64 pixels make 18,432
+_MOST_CAPSULES = 20_000  # images of 64x64 pixels make 18,432
 
 
 @keras.saving.register_keras_serializable("capsad")
 class CapsNet(keras.Model):
-    """Convolution, primary capsules, class capsules with dynamic routing, decoder.
+    """Convolution, primary capsules, class capsules with dynamic routing, and a decoder.
 
-    The defaults are the network of Sabour et al. for MNIST. Its two halves, `encoder` and
-    `decoder`, are models of their own, so that training can mask with the true class.
+    The default arguments give the network of Sabour et al. for MNIST. Its two halves, `encoder`
+    and `decoder`, are separate models, so that training can mask with the true class.
 
     Args:
         input_shape: height, width and channels (H, W, K) of the images.
-        num_classes: number of (normal) classes C, one class capsule each.
-        filters: channels of the first convolution.
-        kernel_size: kernel of the first convolution (stride 1, ReLU).
-        primary_types: types of primary capsules.
+        num_classes: number of (normal) classes C. Each class has one class capsule.
+        filters: number of channels of the first convolution.
+        kernel_size: height and width of the first convolution's kernel (stride 1, ReLU).
+        primary_types: number of types of primary capsules.
         primary_dim: dimension of the primary capsules.
-        primary_kernel_size: kernel of the primary capsules' convolution.
-        primary_strides: its stride.
+        primary_kernel_size: kernel size of the convolution that makes the primary capsules.
+        primary_strides: stride of the convolution that makes the primary capsules.
         class_dim: dimension E of the class capsules.
-        routing_iterations: iterations of routing by agreement.
-        decoder_units: widths of the decoder's hidden layers (ReLU).
-        standardise: whether each image gets mean 0 and variance 1 before the first convolution, as
-            smallNORB's do with Hinton et al. 2018, Matrix capsules with EM routing.
-        precision: dtype policy of the two convolutions, where the arithmetic is: `float32` or
-            `mixed_bfloat16`. Everything else is float32, the weights included.
+        routing_iterations: number of iterations of routing by agreement.
+        decoder_units: number of units in each hidden layer of the decoder (ReLU).
+        standardise: whether to give each image mean 0 and variance 1 before the first convolution.
+            Hinton et al. 2018, Matrix capsules with EM routing, do so with smallNORB.
+        precision: dtype policy of the two convolutions, which do most of the arithmetic: `float32`
+            or `mixed_bfloat16`. Everything else, including the weights, is float32.
 
     Call arguments:
         images: float tensor in [0, 1], shape (B, H, W, K).
@@ -42,7 +42,7 @@ class CapsNet(keras.Model):
 
     Raises:
         UserError: if the images are too small for the two convolutions, or so large that routing
-            would take gigabytes.
+            would need gigabytes of memory.
 
     Example:
         >>> network = CapsNet((28, 28, 1), num_classes=9)
@@ -124,11 +124,11 @@ class CapsNet(keras.Model):
         }
 
     def training_model(self) -> keras.Model:
-        """The same weights with the *true* class's capsule unmasked, for training.
+        """Builds the model for training, which decodes the capsule of the *true* class.
 
         Returns:
-            Model from `images` (B, H, W, K) and `target` (B, C), one-hot, to `lengths` (B, C) and
-            `reconstruction` (B, H, W, K).
+            Model from `images` (B, H, W, K) and one-hot `target` (B, C) to `lengths` (B, C) and
+            `reconstruction` (B, H, W, K). It has the same weights as this network.
         """
         images = keras.Input(self.settings["input_shape"], name="images")
         target = keras.Input((self.settings["num_classes"],), name="target")
@@ -142,12 +142,12 @@ class CapsNet(keras.Model):
         )
 
     def get_config(self) -> dict:
-        """Every argument of the constructor."""
+        """Returns every argument of the constructor."""
         return {"name": self.name, **self.settings}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Rebuilds the network from `get_config`."""
+        """Builds the network again from the dict that `get_config` returns."""
         return cls(**config)
 
 
@@ -158,22 +158,28 @@ def check_image_size(
     primary_strides: int,
     primary_types: int,
 ) -> None:
-    """Raises a UserError if images of (height, width) make no primary capsule, or too many."""
+    """Raises a UserError if images of (height, width) make no primary capsules or too many."""
     height, width = image_size
     smallest = kernel_size + primary_kernel_size - 1
     if min(height, width) < smallest:
         raise UserError(
             f"Images of {height}x{width} pixels are too small for this CapsNet, which needs at "
-            f"least {smallest}x{smallest}: enlarge --image-size, or set a smaller kernel_size and "
-            "primary_kernel_size."
+            f"least {smallest}x{smallest}: take larger images, or a smaller kernel_size and "
+            "primary_kernel_size.",
+            "image_size",
+            "kernel_size",
+            "primary_kernel_size",
         )
     rows, columns = ((size - smallest) // primary_strides + 1 for size in image_size)
     capsules = rows * columns * primary_types
     if capsules > _MOST_CAPSULES:
         raise UserError(
             f"Images of {height}x{width} pixels are too large for this CapsNet: they would make "
-            f"{capsules} primary capsules, more than {_MOST_CAPSULES}. Reduce --image-size, or set "
-            f"larger primary_strides (now {primary_strides}) or fewer primary_types."
+            f"{capsules} primary capsules, more than {_MOST_CAPSULES}. Take smaller images, larger "
+            f"primary_strides (now {primary_strides}) or fewer primary_types.",
+            "image_size",
+            "primary_strides",
+            "primary_types",
         )
 
 

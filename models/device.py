@@ -1,10 +1,10 @@
-"""What the models run on."""
+"""The hardware that the models run on."""
 
 import keras
 
 
 def has_accelerator() -> bool:
-    """Whether a GPU or TPU does the work, under any backend."""
+    """Tells whether Keras computes on a GPU or TPU, under any backend."""
     if keras.backend.backend() == "torch":
         import torch
 

@@ -6,11 +6,13 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("capsad")
 class MarginLoss(keras.losses.Loss):
-    """`L_c = T_c max(0, m+ - |v_c|)^2 + lambda (1 - T_c) max(0, |v_c| - m-)^2`, summed over c.
+    """Margin loss of the lengths of class capsules.
+
+    `L_c = T_c max(0, m+ - |v_c|)^2 + lambda (1 - T_c) max(0, |v_c| - m-)^2`, summed over classes c.
 
     Args:
-        positive_margin: m+, which the true class's capsule should exceed.
-        negative_margin: m-, below which all others should stay.
+        positive_margin: m+, which the capsule of the true class should exceed.
+        negative_margin: m-, below which all other capsules should stay.
         down_weighting: lambda, the weight of the absent classes.
 
     Call arguments:
@@ -35,13 +37,13 @@ class MarginLoss(keras.losses.Loss):
         self.down_weighting = down_weighting
 
     def call(self, y_true, y_pred) -> keras.KerasTensor:
-        """Loss an image, shape (B,)."""
+        """Returns the loss of each image, shape (B,)."""
         present = ops.square(ops.relu(self.positive_margin - y_pred))
         absent = ops.square(ops.relu(y_pred - self.negative_margin))
         return ops.sum(y_true * present + self.down_weighting * (1 - y_true) * absent, axis=-1)
 
     def get_config(self) -> dict:
-        """Every argument of the constructor."""
+        """Returns every argument of the constructor."""
         return {
             **super().get_config(),
             "positive_margin": self.positive_margin,
@@ -52,11 +54,13 @@ class MarginLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable("capsad")
 class SumOfSquares(keras.losses.Loss):
-    """Sum over the pixels of the squared difference; the mean would make it vanish.
+    """Squared difference, summed over the pixels.
+
+    The mean over the pixels would be too small to have an effect.
 
     Call arguments:
         y_true: float tensor in [0, 1], shape (B, H, W, C).
-        y_pred: likewise.
+        y_pred: float tensor in [0, 1], shape (B, H, W, C).
 
     Reference:
         Sabour, Frosst, Hinton 2017, arXiv 1710.09829, section 4.1.
@@ -66,17 +70,19 @@ class SumOfSquares(keras.losses.Loss):
         super().__init__(name=name, **kwargs)
 
     def call(self, y_true, y_pred) -> keras.KerasTensor:
-        """Loss an image, shape (B,)."""
+        """Returns the loss of each image, shape (B,)."""
         return ops.sum(ops.square(y_true - y_pred), axis=(1, 2, 3))
 
 
 @keras.saving.register_keras_serializable("capsad")
 class PixelCrossentropy(keras.losses.Loss):
-    """Sum over the pixels of the binary cross-entropy: minus a Bernoulli log-likelihood, in nats.
+    """Binary cross-entropy, summed over the pixels.
+
+    It is minus the log-likelihood of a Bernoulli distribution, in nats.
 
     Call arguments:
         y_true: float tensor in [0, 1], shape (B, H, W, C).
-        y_pred: likewise; kept 1e-6 away from 0 and 1.
+        y_pred: float tensor in [0, 1], shape (B, H, W, C). It is clipped to [1e-6, 1 - 1e-6].
 
     Reference:
         Kingma, Welling 2014, arXiv 1312.6114, appendix C.1.
@@ -86,7 +92,7 @@ class PixelCrossentropy(keras.losses.Loss):
         super().__init__(name=name, **kwargs)
 
     def call(self, y_true, y_pred) -> keras.KerasTensor:
-        """Loss an image, shape (B,)."""
+        """Returns the loss of each image, shape (B,)."""
         y_pred = ops.clip(y_pred, 1e-6, 1 - 1e-6)
         likelihood = y_true * ops.log(y_pred) + (1 - y_true) * ops.log(1 - y_pred)
         return -ops.sum(likelihood, axis=(1, 2, 3))
@@ -94,10 +100,10 @@ class PixelCrossentropy(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable("capsad")
 class Value(keras.losses.Loss):
-    """The output itself, for a network that computes its loss; `y_true` is ignored.
+    """Takes the output itself as the loss, for a network that computes its own loss.
 
     Call arguments:
-        y_true: anything.
+        y_true: tensor that is ignored.
         y_pred: float tensor, shape (B,).
     """
 
@@ -105,17 +111,17 @@ class Value(keras.losses.Loss):
         super().__init__(name=name, **kwargs)
 
     def call(self, y_true, y_pred) -> keras.KerasTensor:
-        """Loss an image, shape (B,)."""
+        """Returns the loss of each image, shape (B,)."""
         return y_pred
 
 
 @keras.saving.register_keras_serializable("capsad")
 class SpreadLoss(keras.losses.Loss):
-    """`sum_{i != t} max(0, m - (a_t - a_i))^2`.
+    """Spread loss `sum_{i != t} max(0, m - (a_t - a_i))^2`, where t is the true class.
 
     Args:
-        margin: m. Hinton et al. raise it from 0.2 to 0.9 in training; with the first layer
-            normalised that is not needed.
+        margin: the margin m. Hinton et al. raise it from 0.2 to 0.9 during training. This is not
+            needed here, because the output of the first layer is normalised.
 
     Call arguments:
         y_true: one-hot float tensor, shape (B, C).
@@ -130,11 +136,11 @@ class SpreadLoss(keras.losses.Loss):
         self.margin = margin
 
     def call(self, y_true, y_pred) -> keras.KerasTensor:
-        """Loss an image, shape (B,)."""
+        """Returns the loss of each image, shape (B,)."""
         true = ops.sum(y_true * y_pred, axis=-1, keepdims=True)
         spread = ops.square(ops.relu(self.margin - (true - y_pred)))
         return ops.sum((1 - y_true) * spread, axis=-1)
 
     def get_config(self) -> dict:
-        """Every argument of the constructor."""
+        """Returns every argument of the constructor."""
         return {**super().get_config(), "margin": self.margin}

@@ -1,4 +1,4 @@
-"""Matrix capsules with EM routing, and a decoder on the winning pose."""
+"""Matrix capsules with EM routing, and a decoder of the winning pose."""
 
 import keras
 from keras import layers
@@ -16,22 +16,26 @@ def matrix_capsnet(
     routing_iterations: int,
     decoder_units: tuple[int, ...],
 ) -> tuple[keras.Model, keras.Model]:
-    """ReLU convolution, primary, two convolutional and the class capsules; decoder.
+    """Builds a network of matrix capsules with a decoder.
+
+    It has a ReLU convolution, primary capsules, two layers of convolutional capsules, class
+    capsules and a decoder.
 
     Args:
         input_shape: height, width and channels (H, W, K) of the images.
         num_classes: number of classes C.
-        filters: channels of the first convolution (5x5, stride 2).
-        primary_types: types of primary capsules, each with a 4x4 pose and an activation.
-        capsule_types: types of the two layers of convolutional capsules (3x3, strides 2 and 1).
-        routing_iterations: of each layer.
-        decoder_units: widths of the decoder's hidden layers.
+        filters: number of channels of the first convolution (5x5, stride 2).
+        primary_types: number of types of primary capsules. Each has a 4x4 pose and an activation.
+        capsule_types: number of types in each of the two layers of convolutional capsules (3x3,
+            strides 2 and 1).
+        routing_iterations: number of iterations of EM routing in each layer.
+        decoder_units: number of units in each hidden layer of the decoder.
 
     Returns:
-        The model of training, from `images` (B, H, W, K) in [0, 1] and one-hot `target` (B, C),
-        and that of scoring, from images alone. Both give `activations` (B, C) in [0, 1] and
-        `reconstruction` (B, H, W, K) in [0, 1], decoded from the pose of the true class, or of
-        the most active.
+        Two models with the same weights, one for training and one for scoring. The first takes
+        `images` (B, H, W, K) in [0, 1] and one-hot `target` (B, C), and decodes the pose of the
+        true class. The second takes images alone, and decodes the pose of the most active class.
+        Both give `activations` (B, C) in [0, 1] and `reconstruction` (B, H, W, K) in [0, 1].
 
     Raises:
         UserError: if the images are too small.
@@ -82,9 +86,10 @@ def matrix_capsnet(
 
 
 def check_image_size(image_size: tuple[int, int]) -> None:
-    """Raises a UserError if the convolutions leave nothing of images of (height, width)."""
+    """Raises a UserError if images of (height, width) are too small for the convolutions."""
     if min(image_size) < 17:
         raise UserError(
             f"Images of {image_size[0]}x{image_size[1]} pixels are too small for matrix capsules, "
-            "which need at least 17x17: enlarge --image-size."
+            "which need at least 17x17: take larger images.",
+            "image_size",
         )

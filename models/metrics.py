@@ -1,7 +1,8 @@
-"""Threshold-free measures of a detector, exact and with ties counted half.
+"""Exact measures of how well a detector separates anomalies from normal images.
 
-All take `anomalousness` (higher = more anomalous; see `models.scores.anomalousness`), shape (N,),
-and `is_anomaly`, shape (N,), bool or 0/1, where anomalies are the positive class.
+No threshold has to be chosen for them. All functions take `anomalousness`, shape (N,), where higher
+means more anomalous (see `models.scores.anomalousness`), and `is_anomaly`, shape (N,), bool or 0/1.
+Anomalies are the positive class.
 """
 
 import numpy as np
@@ -11,10 +12,10 @@ from scipy.stats import norm, rankdata
 def auroc(anomalousness: np.ndarray, is_anomaly: np.ndarray) -> float:
     """Area under the ROC curve by the Mann-Whitney statistic, in [0, 1].
 
-    The probability that a random anomaly ranks above a random normal image, ties counted half.
+    It is the probability that a random anomaly ranks above a random normal image. Ties count half.
 
     Raises:
-        ValueError: if a score is not finite, or only one of the two kinds is present.
+        ValueError: if a score is not finite, or if only one of the two kinds of images is present.
     """
     anomalousness, is_anomaly = _checked(anomalousness, is_anomaly)
     ranks = rankdata(anomalousness)
@@ -29,21 +30,21 @@ def auroc_interval(
 ) -> tuple[float, float]:
     """Confidence interval of the area under the ROC curve of one run, within [0, 1].
 
-    The spread is that of drawing other test images; another training is not in it.
+    It allows for the chance in the choice of test images, but not for the chance in training.
 
     Raises:
-        ValueError: as `auroc`.
+        ValueError: if a score is not finite, or if only one of the two kinds of images is present.
 
     Reference:
-        DeLong, DeLong, Clarke-Pearson 1988, Biometrics 44; by ranks as in Sun, Xu 2014, IEEE
-        Signal Processing Letters 21.
+        DeLong, DeLong, Clarke-Pearson 1988, Biometrics 44; computed from ranks as in Sun, Xu 2014,
+        IEEE Signal Processing Letters 21.
     """
     area = auroc(anomalousness, is_anomaly)
     anomalousness, is_anomaly = _checked(anomalousness, is_anomaly)
     ranks = rankdata(anomalousness)
     variance = 0.0
     for kind in (is_anomaly, ~is_anomaly):
-        # The share of the other kind that each image of this kind ranks above, ties half.
+        # For each image of this kind, the share of the other kind with a lower rank (ties half).
         others = len(is_anomaly) - kind.sum()
         above = (ranks[kind] - rankdata(anomalousness[kind])) / others
         if len(above) > 1:
@@ -56,29 +57,29 @@ def aupr(anomalousness: np.ndarray, is_anomaly: np.ndarray) -> float:
     """Area under the precision-recall curve (average precision), in [0, 1].
 
     Raises:
-        ValueError: as `auroc`.
+        ValueError: if a score is not finite, or if only one of the two kinds of images is present.
     """
     anomalousness, is_anomaly = _checked(anomalousness, is_anomaly)
-    from sklearn.metrics import average_precision_score  # here, for auroc does without
+    from sklearn.metrics import average_precision_score  # here, because auroc needs no sklearn
 
     return float(average_precision_score(is_anomaly, anomalousness))
 
 
 def fpr_at_tpr(anomalousness: np.ndarray, is_anomaly: np.ndarray, tpr: float = 0.95) -> float:
-    """False-alarm rate at the first threshold that flags a share `tpr` of the anomalies.
+    """False-alarm rate at the highest threshold that flags at least a share `tpr` of anomalies.
 
     Raises:
-        ValueError: as `auroc`.
+        ValueError: if a score is not finite, or if only one of the two kinds of images is present.
     """
     false_positive_rate, true_positive_rate = roc_curve(anomalousness, is_anomaly)
     return float(false_positive_rate[np.argmax(true_positive_rate >= tpr)])
 
 
 def roc_curve(anomalousness: np.ndarray, is_anomaly: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False and true positive rates, each (K,), rising from 0 to 1.
+    """Returns false and true positive rates, each of shape (K,), which rise from 0 to 1.
 
     Raises:
-        ValueError: as `auroc`.
+        ValueError: if a score is not finite, or if only one of the two kinds of images is present.
     """
     from sklearn import metrics
 

@@ -1,7 +1,7 @@
-"""Anomaly scores: pure functions, and the direction of each.
+"""Anomaly scores as pure functions, and the direction of each score.
 
-Raw scores are normality scores, as in the paper: higher = more normal. `anomaly_score` is the one
-calibrated number for users: in [0, 1], higher = more anomalous.
+Raw scores are normality scores, as in the paper: higher = more normal. `anomaly_score` is the
+calibrated score for users, in [0, 1]: higher = more anomalous.
 """
 
 import keras
@@ -14,12 +14,12 @@ ANOMALY_SCORE = "anomaly_score"
 
 
 def is_normality_score(name: str) -> bool:
-    """Whether higher means more normal: so for every score but `anomaly_score`."""
+    """Tells whether higher means more normal, as for every score except `anomaly_score`."""
     return name != ANOMALY_SCORE
 
 
 def anomalousness(name: str, values: np.ndarray) -> np.ndarray:
-    """Values of score `name`, shape (N,), turned so that higher = more anomalous."""
+    """Returns the values of score `name`, shape (N,), signed so that higher = more anomalous."""
     return -np.asarray(values) if is_normality_score(name) else np.asarray(values)
 
 
@@ -39,7 +39,7 @@ def prediction_probability(lengths: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def maximum_softmax_probability(logits: keras.KerasTensor) -> keras.KerasTensor:
-    """`max_c softmax(logits)_c`.
+    """`max_c softmax(logits)_c`: the largest class probability.
 
     Args:
         logits: float tensor, shape (B, C).
@@ -56,14 +56,14 @@ def maximum_softmax_probability(logits: keras.KerasTensor) -> keras.KerasTensor:
 def reconstruction_error(
     images: keras.KerasTensor, reconstruction: keras.KerasTensor
 ) -> keras.KerasTensor:
-    """`re(x) = -|x - x'|^2 / |x|`: squared error over the *unsquared* norm of the image.
+    """`re(x) = -|x - x'|^2 / |x|`: minus the squared error over the *unsquared* image norm.
 
-    The norm counts as at least 1/255, that of a single pixel of grey value 1, so that only an
-    all-black image differs from the formula and its score is finite.
+    The norm is taken as at least 1/255, the norm of an image with one pixel of grey value 1. This
+    keeps the score of an all-black image finite, and changes the score of no other image.
 
     Args:
         images: float tensor in [0, 1], shape (B, H, W, C).
-        reconstruction: likewise.
+        reconstruction: float tensor in [0, 1], shape (B, H, W, C).
 
     Returns:
         Float tensor, shape (B,), <= 0, higher = more normal.

@@ -1,9 +1,8 @@
-"""What every training needs: seeded batches, a backup that survives a kill, a stop at NaN."""
+"""Tools for training: seeded batches, a backup that survives a kill, and a stop at NaN."""
 
 import io
 import json
 import math
-import os
 import re
 import shutil
 import time
@@ -15,20 +14,21 @@ import numpy as np
 
 from models.device import has_accelerator
 from models.errors import UserError
+from models.files import whole_folder
 
 
 def use_xla(replicas: int) -> bool:
-    """Whether to compile with XLA.
+    """Tells whether to compile with XLA.
 
-    Under TensorFlow not on a CPU, where it is ten times slower, and not for several replicas, which
-    it cannot compile.
+    JAX always uses XLA. TensorFlow does not use it on a CPU, where it is ten times slower, or for
+    several replicas, which it cannot compile.
     """
     backend = keras.backend.backend()
     return backend == "jax" or (backend == "tensorflow" and replicas == 1 and has_accelerator())
 
 
 def count_replicas(model: keras.Model) -> int:
-    """How many copies of `model` share a training step: those of TensorFlow's strategy, or 1."""
+    """Returns how many copies of `model` share a training step: 1 without a TensorFlow strategy."""
     strategy = getattr(model, "distribute_strategy", None)
     return 1 if strategy is None else strategy.num_replicas_in_sync
 
@@ -36,19 +36,19 @@ def count_replicas(model: keras.Model) -> int:
 def learning_rates(
     schedule: str, highest: float, steps: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """A learning rate for each of `steps` training steps.
+    """Makes a schedule with a learning rate for each of `steps` training steps.
 
     Args:
-        schedule: `linear`: from `highest` to zero; `one_cycle`: up to `highest` within the first
-            fifth, then down to zero along a cosine.
+        schedule: `linear` falls from `highest` to zero. `one_cycle` rises to `highest` within the
+            first fifth of the steps, then falls to zero along a cosine.
         highest: the largest learning rate.
-        steps: of the whole training.
+        steps: number of steps of the whole training.
 
     Raises:
         UserError: if there is no such schedule.
 
     Reference:
-        Smith, Topin 2017, Super-convergence, arXiv 1708.07120, on one cycle.
+        Smith, Topin 2017, Super-convergence, arXiv 1708.07120, for `one_cycle`.
     """
     if schedule == "linear":
         return keras.optimizers.schedules.PolynomialDecay(highest, steps, 0.0)
@@ -57,21 +57,21 @@ def learning_rates(
         return keras.optimizers.schedules.CosineDecay(
             highest / 10, max(1, steps - rising), warmup_target=highest, warmup_steps=rising
         )
-    raise UserError(f"schedule must be auto, linear or one_cycle, not '{schedule}'.")
+    raise UserError(f"schedule must be auto, linear or one_cycle, not '{schedule}'.", "schedule")
 
 
 def random_crops(
     images: np.ndarray, crop_size: tuple[int, int], shift: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Cuts a part of `crop_size` from each image, at random, after a zero border of `shift`.
+    """Adds a black border to each image and cuts out a random part of size `crop_size`.
 
-    With `crop_size` the images' own size this shifts by up to `shift` pixels.
+    If `crop_size` is the size of the images, this shifts them by up to `shift` pixels.
 
     Args:
         images: array, shape (B, H, W, K).
-        crop_size: height and width of the result.
-        shift: pixels of black border on each side.
-        generator: source of the offsets.
+        crop_size: height and width of the part.
+        shift: width of the border on each side, in pixels.
+        generator: generator of the random positions.
 
     Returns:
         Array of the same dtype, shape (B, *crop_size, K).
@@ -89,29 +89,30 @@ def random_crops(
 
 
 def centre_crops(images: np.ndarray, crop_size: tuple[int, int]) -> np.ndarray:
-    """Cuts the central `crop_size` part from images of shape (B, H, W, K)."""
+    """Cuts the central part of size `crop_size` out of images of shape (B, H, W, K)."""
     height, width = crop_size
     top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
     return images[:, top : top + height, left : left + width]
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of images in an order that depends on the seed and the epoch alone.
+    """Batches of images in an order that depends only on the seed and the epoch.
 
-    A training resumed at epoch k therefore sees what the uninterrupted one would have seen.
+    Therefore a training that is resumed at epoch k sees the same batches as an uninterrupted one.
 
     Args:
         images: uint8 array, shape (N, H, W, K).
         labels: int array, shape (N,).
-        batch_size: images a batch; the last may be smaller.
-        crop_size: height and width of what the network sees.
-        to_batch: from float32 images in [0, 1], shape (B, *crop_size, K), and labels (B,) to what
-            Keras takes, `(x, y)`.
-        seed: of order and crops; `None`: in order, centre crops, for validation.
-        shift: pixels by which images are shifted at random.
-        first_epoch: number of the first epoch, when resumed.
-        replicas: equal parts that a batch must have; `batch_size` is rounded up to it, and some
-            images, fewer than `replicas`, may come twice in an epoch.
+        batch_size: number of images in each batch. The last batch may be smaller.
+        crop_size: height and width of the part of each image that the network sees.
+        to_batch: function from float32 images in [0, 1], shape (B, *crop_size, K), and labels (B,)
+            to the pair `(x, y)` that Keras takes.
+        seed: seed of the order and the crops. `None`, for validation, keeps the order of the images
+            and cuts out their centres.
+        shift: largest random shift of an image, in pixels.
+        first_epoch: number of epochs that were done before, if training is resumed.
+        replicas: number of equal parts that each batch must have. `batch_size` is rounded up to a
+            multiple of it, and fewer than `replicas` images may come twice in an epoch.
     """
 
     def __init__(
@@ -150,12 +151,12 @@ class Batches(keras.utils.PyDataset):
             generator = np.random.default_rng([self.seed, self.epoch, index])
             images = random_crops(images, self.crop_size, self.shift, generator)
         batch = self.to_batch(images.astype("float32") / 255.0, self.labels[chosen])
-        # TensorFlow takes the arrays' memory as its own and, under a distribution strategy, writes
-        # results into it: an array that is input and target at once would change while in use.
+        # TensorFlow uses the memory of the arrays and, under a distribution strategy, writes
+        # results into it. An array that is both input and target would change while it is in use.
         return keras.tree.map_structure(np.copy, batch)
 
     def on_epoch_end(self) -> None:
-        """Draws the order of the next epoch."""
+        """Draws the order of the images for the next epoch."""
         self.epoch += 1
         self._start_epoch()
 
@@ -217,17 +218,14 @@ class Backup(keras.callbacks.Callback):
             self.history.setdefault(name, []).append(float(value))
         if self.folder is None:
             return
-        incomplete = self.folder / "incomplete"  # perhaps left by a kill
-        shutil.rmtree(incomplete, ignore_errors=True)
-        incomplete.mkdir(parents=True)
         values = (keras.ops.convert_to_numpy(variable) for variable in _variables(self.model))
         state = io.BytesIO()
         np.savez(state, *values)
-        (incomplete / self._STATE).write_bytes(state.getbuffer())
         kept = {"history": self.history, "seconds": self.seconds}
-        (incomplete / "history.json").write_text(json.dumps(kept))
         previous = self._states()
-        os.replace(incomplete, self.folder / f"epoch-{epoch + 1:05d}")
+        with whole_folder(self.folder / f"epoch-{epoch + 1:05d}") as folder:
+            (folder / self._STATE).write_bytes(state.getbuffer())
+            (folder / "history.json").write_text(json.dumps(kept))
         for _, folder in previous:
             shutil.rmtree(folder)
 
@@ -241,7 +239,8 @@ class Backup(keras.callbacks.Callback):
             kept = f"the weights of epoch {states[-1][0]} are kept in {states[-1][1]}"
         raise UserError(
             f"Training diverged: the loss is not finite at {where}; {kept}. Lower the learning "
-            "rate (--set learning_rate=...)."
+            "rate.",
+            "learning_rate",
         )
 
     def _states(self) -> list[tuple[int, Path]]:

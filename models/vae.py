@@ -8,14 +8,14 @@ from models.cnn import check_image_size
 
 @keras.saving.register_keras_serializable("capsad")
 class GaussianSample(keras.layers.Layer):
-    """`mean + exp(log_variance / 2) * noise` in training, the mean otherwise.
+    """Gives `mean + exp(log_variance / 2) * noise` in training, and the mean otherwise.
 
     Args:
-        seed: of the noise.
+        seed: seed of the noise.
 
     Call arguments:
         mean: float tensor, shape (B, Z).
-        log_variance: likewise.
+        log_variance: float tensor, shape (B, Z).
 
     Returns:
         Float tensor, shape (B, Z).
@@ -30,32 +30,36 @@ class GaussianSample(keras.layers.Layer):
         self.generator = keras.random.SeedGenerator(seed)
 
     def call(self, mean, log_variance, training=False) -> keras.KerasTensor:
-        """Draws in training."""
+        """Adds noise in training only."""
         if not training:
             return mean
         noise = keras.random.normal(ops.shape(mean), seed=self.generator)
         return mean + ops.exp(log_variance / 2) * noise
 
     def compute_output_shape(self, mean_shape, log_variance_shape=None) -> tuple:
-        """Shape (B, Z)."""
+        """Returns the output shape, (B, Z)."""
         return mean_shape
 
     def get_config(self) -> dict:
-        """Every argument of the constructor."""
+        """Returns every argument of the constructor."""
         return {**super().get_config(), "seed": self.seed}
 
 
 def vae(input_shape: tuple[int, int, int], latent_dim: int, seed: int) -> keras.Model:
-    """Encoder: 3x3 convolutions of 32 and 64, max-pooling, 128 units; decoder: its mirror.
+    """Builds the variational autoencoder.
+
+    The encoder has 3x3 convolutions with 32 and 64 channels, max-pooling and 128 dense units. The
+    decoder mirrors the encoder.
 
     Args:
-        input_shape: height, width and channels (H, W, K).
+        input_shape: height, width and channels (H, W, K) of the images.
         latent_dim: dimension Z of the latent Gaussian.
-        seed: of the noise in training.
+        seed: seed of the noise in training.
 
     Returns:
-        Model from float images (B, H, W, K) in [0, 1] to `reconstruction`, likewise, `mean` (B, Z)
-        and `divergence` (B,), the Kullback-Leibler divergence from the standard Gaussian in nats.
+        Model from float images (B, H, W, K) in [0, 1] to `reconstruction` (B, H, W, K) in [0, 1],
+        `mean` (B, Z) and `divergence` (B,), the Kullback-Leibler divergence from the standard
+        Gaussian in nats.
 
     Raises:
         UserError: if the images are too small.
@@ -80,7 +84,7 @@ def vae(input_shape: tuple[int, int, int], latent_dim: int, seed: int) -> keras.
     hidden = layers.Dense(128, activation="relu")(latent)
     hidden = layers.Dense(pooled[0] * pooled[1] * pooled[2], activation="relu")(hidden)
     hidden = layers.UpSampling2D()(layers.Reshape(pooled)(hidden))
-    # An odd last row or column, which the pooling dropped.
+    # If the size is odd, the pooling dropped the last row or column: this adds it again.
     hidden = layers.ZeroPadding2D(((0, height % 2), (0, width % 2)))(hidden)
     hidden = layers.Conv2DTranspose(32, 3, activation="relu")(hidden)
     reconstruction = layers.Conv2DTranspose(channels, 3, activation="sigmoid")(hidden)

@@ -1,12 +1,64 @@
-"""All knobs, and the named pipelines."""
+"""Every knob once, and the named pipelines.
 
+A knob is a field with `knob(...)`: its default, help text and range. Its command-line option, its
+environment variable and `override` follow from the field, so all three take the same values.
+"""
+
+import dataclasses
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import click
+
 from models.errors import UserError
+from pipeline.parameters import ImageSize, NameValue
+
+_PREFIX = "CAPSAD_"
+# Variables that are no knobs: the first chooses a pipeline, the second is read by the sources.
+_PIPELINE, _DATA_DIR = "CAPSAD_PIPELINE", "CAPSAD_DATA_DIR"
+
+_SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+_POSITIVE = click.IntRange(min=1)
+_COUNT = click.IntRange(min=0)
+
+
+def knob(
+    default: Any,
+    help: str,
+    kind: click.ParamType | type = str,
+    *,
+    option: str | None = None,
+    metavar: str | None = None,
+    many: str | None = None,
+    variable: bool = True,
+) -> Any:
+    """A dataclass field that users can set.
+
+    Args:
+        default: value of the field.
+        help: what users read about it.
+        kind: type and range of a value.
+        option: name of the option; `None`: the field's name with hyphens.
+        metavar: what stands for a value in help texts.
+        many: how a variable holds several values, `words` (quoted as in a shell) or `one` (all of
+            the text is one value); `None`: the knob has one value.
+        variable: whether there is an environment variable.
+    """
+    metadata = {
+        "help": help,
+        "kind": click.types.convert_type(kind),
+        "option": option,
+        "metavar": metavar,
+        "many": many,
+        "variable": variable,
+    }
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,85 +66,153 @@ class DataConfig:
     """Where images come from and how they are held out."""
 
     source: str
-    """Name of a source, see `components.sources`."""
-    data_dir: str | None = None
-    """Folder of the source's files; `None`: where the source looks by itself."""
-    source_options: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the source, such as smallNORB's `camera`."""
-    anomaly: tuple[str, ...] = ("9",)
-    """Names or indices of the classes held out as anomalies."""
-    image_size: tuple[int, int] = (28, 28)
-    """Height and width to which images are resized."""
-    limit_per_class: int | None = None
-    """Images kept of each class in each part of the data set; `None`: all."""
-    eval_fraction: float = 0.05
-    """Share of the normal training images watched in training."""
-    calibration_fraction: float = 0.05
-    """Share of the normal training images kept for calibration."""
-    test_fraction: float = 0.2
-    """Share of the normal images tested on, for sources without a test part."""
-    balanced_test: bool = True
-    """Whether as many normal images as anomalies are tested on, as in the paper; else all are."""
-    max_unreadable: int = 0
-    """Images that may be skipped because they cannot be decoded."""
+    """Name of a source, see `components.data.sources`."""
+    images: str | None = knob(
+        None, "Folder of class folders of images, or an .npz file.", metavar="DIR"
+    )
+    data_dir: str | None = knob(
+        None, "Folder of the data set's files.", metavar="DIR", variable=False
+    )
+    source_options: Mapping[str, Any] = knob(
+        {},
+        "An option of the data set, such as camera=right for smallnorb; may be repeated.",
+        NameValue(),
+        option="--source-option",
+        metavar="NAME=VALUE",
+        many="words",
+    )
+    anomaly: tuple[str, ...] = knob(
+        ("9",),
+        "A class to hold out as an anomaly, or several with commas between them; may be repeated, "
+        "as for a class whose name has a comma.",
+        metavar="CLASS",
+        many="one",
+    )
+    image_size: tuple[int, int] = knob(
+        (28, 28), "Size to which images are resized: 28, or height x width.", ImageSize()
+    )
+    limit_per_class: int | None = knob(
+        None, "Largest number of images that are used of each class in each part.", _POSITIVE
+    )
+    eval_fraction: float = knob(
+        0.05, "Share of the normal training images that is watched in training.", _SHARE
+    )
+    calibration_fraction: float = knob(
+        0.05, "Share of the normal training images that is kept for calibration.", _SHARE
+    )
+    test_fraction: float = knob(
+        0.2, "Share of the normal images that is tested on, if there is no test part.", _SHARE
+    )
+    balanced_test: bool = knob(
+        True, "Test on as many normal images as anomalies, as in the paper, or on all.", bool
+    )
+    max_unreadable: int = knob(
+        0, "Largest number of images that may be skipped as unreadable.", _COUNT
+    )
+
+    @property
+    def source_name(self) -> str:
+        """Name of the source that reads the data."""
+        return "npz" if self.images and self.images.endswith(".npz") else self.source
+
+    @property
+    def location(self) -> str | None:
+        """Absolute path of the data; `None`: the source looks by itself."""
+        path = self.images or self.data_dir
+        return path and os.path.abspath(os.path.expanduser(path))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """What is trained."""
 
-    detector: str = "capsnet"
-    """Name of a detector, see `models.detectors`."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Its settings, where they differ from its defaults."""
-    strategy: str = "auto"
-    """`auto`: all workers of the cluster that TF_CONFIG names, else every GPU of this machine, else
-    its processor; `one_device`: one GPU or the processor."""
+    detector: str = knob("capsnet", "Name of the detector, see `capsad detectors`.", metavar="NAME")
+    epochs: int | None = knob(
+        None, "Passes over the training images; without it the detector's own number.", _POSITIVE
+    )
+    batch_size: int | None = knob(
+        None, "Images in a training step; without it the detector's own number.", _POSITIVE
+    )
+    settings: Mapping[str, Any] = knob(
+        {},
+        "A setting of the detector; may be repeated.",
+        NameValue(),
+        option="--set",
+        metavar="NAME=VALUE",
+        many="words",
+    )
+    strategy: str = knob(
+        "auto",
+        "Train on every GPU and every worker of TF_CONFIG, or on one device.",
+        click.Choice(["auto", "one_device"]),
+    )
+
+    @property
+    def all_settings(self) -> dict[str, Any]:
+        """The detector's settings, where they differ from its defaults."""
+        given = {"epochs": self.epochs, "batch_size": self.batch_size}
+        return {**self.settings, **{name: n for name, n in given.items() if n is not None}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateConfig:
     """What a model must reach to be blessed and pushed."""
 
-    min_auroc: float = 0.6
-    """Smallest auROC of `anomaly_score`."""
-    max_auroc_drop: float = 0.02
-    """Largest fall of that auROC below the last blessed model's."""
-    infra_validation: bool = False
-    """Whether it must load and answer in TensorFlow Serving, started by the local docker."""
+    min_auroc: float = knob(
+        0.6,
+        "Smallest auROC of anomaly_score; below it a model is not pushed.",
+        click.FloatRange(0, 1),
+    )
+    max_auroc_drop: float = knob(
+        0.02, "Largest fall of that auROC below the last blessed model's.", click.FloatRange(0, 1)
+    )
+    infra_validation: bool = knob(
+        False, "Push only what TensorFlow Serving, started by docker, loads and answers with.", bool
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
     """What the Trainer's container asks of the cluster."""
 
-    cpus: float | None = None
-    """CPU cores at most; `None`: as the cluster decides."""
-    memory_gb: float | None = None
-    """Memory at most, in gigabytes; `None`: as the cluster decides."""
-    gpus: int = 0
-    """Number of GPUs."""
-    gpu_type: str = "nvidia.com/gpu"
-    """Their resource name; on Vertex AI a type such as NVIDIA_TESLA_T4."""
+    cpus: float | None = knob(
+        None, "CPU cores for the Trainer at most.", click.FloatRange(0, min_open=True)
+    )
+    memory_gb: float | None = knob(
+        None, "Memory for the Trainer at most, in gigabytes.", click.FloatRange(0, min_open=True)
+    )
+    gpus: int = knob(0, "Number of GPUs for the Trainer.", _COUNT)
+    gpu_type: str = knob(
+        "nvidia.com/gpu",
+        "Resource name of these GPUs; on Vertex AI a type such as NVIDIA_TESLA_T4.",
+        metavar="TYPE",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class KubeflowConfig:
     """How a pipeline runs on Kubeflow Pipelines."""
 
-    image: str
-    """Container image with this package in it, see `Dockerfile`."""
-    data_dir: str | None = None
-    """Folder or file of the data as the containers see it: an absolute path, gs:// or s3://;
-    `None`: where the source looks by itself."""
+    image: str = knob(
+        "", "Image of the containers, with this package in it, see Dockerfile.", metavar="IMAGE"
+    )
+    data_dir: str | None = knob(
+        None,
+        "Folder or file of the data as the containers see it: an absolute path, gs:// or s3://.",
+        metavar="DIR",
+        variable=False,
+    )
     trainer: Resources = Resources()
-    """For the Trainer; the other components take what the cluster gives."""
+    """What the Trainer asks for; the other components take what the cluster gives."""
 
     def __post_init__(self):
+        if not self.image:
+            raise UserError("The image of the containers is missing.", "image")
         if self.data_dir is not None and not self.data_dir.startswith(("/", "gs://", "s3://")):
             raise UserError(
-                f"--data-dir is where the containers find the data: an absolute path, gs:// or "
-                f"s3://, not '{self.data_dir}'."
+                "The data folder is where the containers find the data: an absolute path, gs:// or "
+                f"s3://, not '{self.data_dir}'.",
+                "data_dir",
             )
 
 
@@ -101,27 +221,136 @@ class PipelineConfig:
     """One pipeline."""
 
     name: str
-    """Of the pipeline, as TFX knows it."""
+    """Name of the pipeline in TFX."""
     data: DataConfig
     training: TrainingConfig = TrainingConfig()
     gate: GateConfig = GateConfig()
-    seed: int = 0
-    """Seed of every draw."""
-    output: str | None = None
-    """Folder of everything that runs write; `None`: `runs/<name>-anomaly-<classes>`."""
-    score_images: str | None = None
-    """Unlabelled images that a blessed model scores, see `components.batch_scoring.inputs`."""
-    beam_args: tuple[str, ...] = ()
-    """Arguments of Beam, `--NAME=VALUE`, see `components.beam_args`."""
+    seed: int = knob(0, "Seed of every draw.", click.IntRange(0, 2**32 - 1))
+    output: str | None = knob(
+        None,
+        "Folder for everything that the run writes.  [default: runs/NAME-anomaly-CLASS]",
+        metavar="DIR",
+    )
+    score_images: str | None = knob(
+        None,
+        "Unlabelled images that a blessed model scores: a folder, a manifest or TFRecords.",
+        metavar="INPUT",
+    )
+    beam_args: tuple[str, ...] = knob(
+        (),
+        "An argument of Apache Beam; may be repeated.  [default: --runner=FnApiRunner, which is "
+        "this process]",
+        option="--beam-arg",
+        metavar="--NAME=VALUE",
+        many="words",
+    )
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One knob, as options and variables see it."""
+
+    section: str
+    """Field of the configuration that holds it; empty: the configuration itself."""
+    field: dataclasses.Field
 
     @property
-    def output_dir(self) -> str:
-        """Absolute path of the output folder."""
-        safe = "+".join(
-            "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-            for name in self.data.anomaly
-        )
-        return os.path.abspath(self.output or os.path.join("runs", f"{self.name}-anomaly-{safe}"))
+    def name(self) -> str:
+        """Name of the field."""
+        return self.field.name
+
+    @property
+    def help(self) -> str:
+        """What users read about it."""
+        return self.field.metadata["help"]
+
+    @property
+    def kind(self) -> click.ParamType:
+        """Type and range of a value."""
+        return self.field.metadata["kind"]
+
+    @property
+    def many(self) -> str | None:
+        """How a variable holds several values, see `knob`."""
+        return self.field.metadata["many"]
+
+    @property
+    def option(self) -> str:
+        """Name of the command-line option."""
+        return self.field.metadata["option"] or f"--{self.name.replace('_', '-')}"
+
+    @property
+    def variable(self) -> str | None:
+        """Name of the environment variable, if there is one."""
+        return _PREFIX + self.name.upper() if self.field.metadata["variable"] else None
+
+    def convert(self, value: Any) -> Any:
+        """The field's value for a given one, or several, as text or in the field's type.
+
+        Raises:
+            UserError: if it is out of range.
+        """
+        try:
+            if not self.many:
+                return self.kind.convert(value, None, None)
+            items = value.items() if isinstance(value, Mapping) else value
+            values = [self.kind.convert(item, None, None) for item in _listed(items)]
+        except click.BadParameter as error:
+            raise UserError(f"Invalid value: {error.message}", self.name) from None
+        return dict(values) if isinstance(self.kind, NameValue) else tuple(values)
+
+    def split(self, text: str) -> Any:
+        """What `convert` takes, from the text of a variable."""
+        return shlex.split(text) if self.many == "words" else text
+
+
+def _listed(values):
+    return [values] if isinstance(values, str) else values
+
+
+def knobs(config_class: type, section: str = "") -> Iterator[Knob]:
+    """All knobs of a configuration and of the sections in it."""
+    for of_class in dataclasses.fields(config_class):
+        if dataclasses.is_dataclass(of_class.type):
+            yield from knobs(of_class.type, of_class.name)
+        elif "help" in of_class.metadata:
+            yield Knob(section, of_class)
+
+
+def override(config: Any, **values: Any) -> Any:
+    """The configuration with other values of its knobs.
+
+    The settings of another detector go when the detector changes; epochs and batch size, which
+    suit the data, stay.
+
+    Args:
+        config: a dataclass with knobs.
+        **values: name of a knob -> value, as text or in the field's type; `None` and empty
+            collections leave the knob as it is.
+
+    Raises:
+        UserError: if a value is out of range, or two values contradict each other.
+    """
+    values = _present(values)
+    known = {found.name: found for found in knobs(type(config))}
+    converted = {name: known[name].convert(value) for name, value in values.items()}
+    for name in ("epochs", "batch_size"):
+        if name in converted.get("settings", {}):
+            if name in converted:
+                raise UserError(f"{name} is given twice, also among the settings.", name)
+            converted[name] = known[name].convert(converted["settings"].pop(name))
+    if "settings" in converted or "detector" in converted:
+        training = config.training
+        same = converted.get("detector", training.detector) == training.detector
+        kept = training.settings if same else {}
+        converted["settings"] = {**kept, **converted.get("settings", {})}
+    changes: dict[str, dict[str, Any]] = {}
+    for name, value in converted.items():
+        changes.setdefault(known[name].section, {})[name] = value
+    for section in filter(None, list(changes)):
+        part = replace(getattr(config, section), **changes.pop(section))
+        changes.setdefault("", {})[section] = part
+    return replace(config, **changes.get("", {}))
 
 
 _PIPELINES = {
@@ -129,55 +358,49 @@ _PIPELINES = {
     for config in (
         PipelineConfig(
             name="capsad_digits",
-            # So few images need larger shares, for 100 calibration scores resolve alpha = 0.01.
+            # Larger shares of so few images: 100 calibration scores resolve alpha = 0.01.
             data=DataConfig(
                 source="digits", image_size=(16, 16), eval_fraction=0.1, calibration_fraction=0.15
             ),
             training=TrainingConfig(
+                epochs=15,
+                batch_size=50,
                 settings={
-                    "epochs": 15,
-                    "batch_size": 50,
                     "learning_rate": 0.003,
                     "filters": 64,
                     "kernel_size": 5,
                     "primary_types": 8,
                     "primary_kernel_size": 5,
                     "decoder_units": (128, 256),
-                }
+                },
             ),
         ),
         PipelineConfig(
             name="capsad_mnist",
             data=DataConfig(source="mnist"),
-            training=TrainingConfig(settings={"epochs": 20, "shift": 2}),
+            training=TrainingConfig(epochs=20, settings={"shift": 2}),
         ),
         PipelineConfig(
             name="capsad_fashion_mnist",
             data=DataConfig(source="fashion_mnist"),
-            training=TrainingConfig(settings={"epochs": 50}),
+            training=TrainingConfig(epochs=50),
         ),
         PipelineConfig(
             name="capsad_smallnorb",
             data=DataConfig(source="smallnorb", anomaly=("car",), image_size=(48, 48)),
             training=TrainingConfig(
-                settings={
-                    "epochs": 50,
-                    "batch_size": 64,
-                    "crop_size": (32, 32),
-                    "standardise": True,
-                }
+                epochs=50,
+                batch_size=64,
+                settings={"crop_size": (32, 32), "standardise": True},
             ),
         ),
         PipelineConfig(
             name="capsad_images",
             data=DataConfig(source="images", anomaly=(), image_size=(32, 32)),
-            training=TrainingConfig(settings={"epochs": 20, "standardise": True}),
+            training=TrainingConfig(epochs=20, settings={"standardise": True}),
         ),
     )
 }
-
-
-_OF_ALL = ("epochs", "batch_size")  # settings that every detector has
 
 
 def names() -> tuple[str, ...]:
@@ -200,94 +423,74 @@ def get(name: str) -> PipelineConfig:
     return _PIPELINES[full]
 
 
-def override(
-    config: PipelineConfig,
-    *,
-    data_dir: str | None = None,
-    anomaly: str | None = None,
-    image_size: int | None = None,
-    limit_per_class: int | None = None,
-    max_unreadable: int | None = None,
-    detector: str | None = None,
-    epochs: int | None = None,
-    settings: Mapping[str, Any] | None = None,
-    strategy: str | None = None,
-    min_auroc: float | None = None,
-    infra_validation: bool | None = None,
-    seed: int | None = None,
-    output: str | None = None,
-    score_images: str | None = None,
-    beam_args: Sequence[str] | None = None,
-) -> PipelineConfig:
-    """Replaces what is not `None` or empty; `anomaly` is a list separated by commas."""
-    data = config.data
-    if data_dir is not None:
-        data = replace(data, data_dir=os.path.abspath(data_dir))
-        if data.source == "images" and data_dir.endswith(".npz"):
-            data = replace(data, source="npz")
-    if anomaly is not None:
-        classes = tuple(name.strip() for name in anomaly.split(",") if name.strip())
-        data = replace(data, anomaly=classes)
-    if image_size is not None:
-        data = replace(data, image_size=(image_size, image_size))
-    if limit_per_class is not None:
-        data = replace(data, limit_per_class=limit_per_class)
-    if max_unreadable is not None:
-        data = replace(data, max_unreadable=max_unreadable)
+def configure(name: str | None = None, **given: Any) -> PipelineConfig:
+    """The pipeline that a command describes, with the CAPSAD_* variables under it.
 
-    training = config.training
-    if detector is not None and detector != training.detector:
-        # The settings are those of another detector; epochs and batches suit the data.
-        kept = {name: training.settings[name] for name in _OF_ALL if name in training.settings}
-        training = replace(training, detector=detector, settings=kept)
-    changed = {**training.settings, **(settings or {})}
-    if epochs is not None:
-        changed["epochs"] = epochs
-    training = replace(training, settings=changed, strategy=strategy or training.strategy)
-
-    gate = config.gate
-    if min_auroc is not None:
-        gate = replace(gate, min_auroc=min_auroc)
-    if infra_validation is not None:
-        gate = replace(gate, infra_validation=infra_validation)
-    return replace(
-        config,
-        data=data,
-        training=training,
-        gate=gate,
-        seed=config.seed if seed is None else seed,
-        output=output or config.output,
-        score_images=score_images or config.score_images,
-        beam_args=tuple(beam_args or config.beam_args),
-    )
-
-
-# Variable -> option of `override` and its type. CAPSAD_DATA_DIR is read by the sources themselves.
-ENVIRONMENT = {
-    "CAPSAD_ANOMALY": ("anomaly", str),
-    "CAPSAD_IMAGE_SIZE": ("image_size", int),
-    "CAPSAD_LIMIT_PER_CLASS": ("limit_per_class", int),
-    "CAPSAD_DETECTOR": ("detector", str),
-    "CAPSAD_EPOCHS": ("epochs", int),
-    "CAPSAD_SEED": ("seed", int),
-    "CAPSAD_OUTPUT": ("output", str),
-    "CAPSAD_SCORE_IMAGES": ("score_images", str),
-    "CAPSAD_BEAM_ARGS": ("beam_args", str.split),
-}
-
-
-def from_environment(name: str) -> PipelineConfig:
-    """The pipeline `name` with what the CAPSAD_* variables override.
+    Args:
+        name: name of the data set; `None`: what CAPSAD_PIPELINE names, else `images` where images
+            are given, else `digits`.
+        **given: as for `override`; what is given here goes before a variable.
 
     Raises:
-        UserError: if a variable's value is not of its type or the pipeline is unknown.
+        UserError: if both a data set and images are given, or something is unknown or out of range.
     """
-    options = {}
-    for variable, (option, kind) in ENVIRONMENT.items():
-        value = os.environ.get(variable)
-        if value:
-            try:
-                options[option] = kind(value)
-            except ValueError:
-                raise UserError(f"{variable} must be a whole number, not '{value}'.") from None
-    return override(get(name), **options)
+    values = {**from_environment(PipelineConfig), **_present(given)}
+    name = name or os.environ.get(_PIPELINE)
+    config = get(name or ("images" if "images" in values else "digits"))
+    if "images" not in values:
+        return override(config, **values)
+    if config.data.source != "images":
+        raise UserError(
+            f"Give either a data set ('{name}') or a folder of images, not both.", "images"
+        )
+    if "data_dir" in values:
+        raise UserError("Give either a folder of images or a data folder, not both.", "images")
+    return override(config, **values)
+
+
+def configure_kubeflow(**given: Any) -> KubeflowConfig:
+    """The configuration of Kubeflow that a command describes, with the variables under it.
+
+    Raises:
+        UserError: if the image is missing or a value is out of range.
+    """
+    values = {**from_environment(KubeflowConfig), **_present(given)}
+    known = {found.name: found for found in knobs(KubeflowConfig)}
+    converted = {name: known[name].convert(value) for name, value in values.items()}
+    own = {name: v for name, v in converted.items() if not known[name].section}
+    trainer = {name: v for name, v in converted.items() if known[name].section}
+    return KubeflowConfig(**own, trainer=Resources(**trainer))
+
+
+def from_environment(config_class: type) -> dict[str, Any]:
+    """The values of the knobs whose CAPSAD_* variables are set.
+
+    Raises:
+        UserError: naming the variable, if a value is out of range.
+    """
+    values = {}
+    for found in knobs(config_class):
+        text = os.environ.get(found.variable or "")
+        if not text:
+            continue
+        try:
+            values[found.name] = found.convert(found.split(text))
+        except ValueError as error:  # UserError, or shlex's for a quotation without an end
+            raise UserError(f"{found.variable}: {error}") from None
+    return values
+
+
+def unknown_variables() -> Iterator[str]:
+    """A sentence for each CAPSAD_* variable that nothing reads."""
+    known = {_PIPELINE, _DATA_DIR}
+    for config_class in (PipelineConfig, KubeflowConfig):
+        known |= {found.variable for found in knobs(config_class) if found.variable}
+    for name in sorted(os.environ):
+        if name.startswith(_PREFIX) and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            yield f"The variable {name} is unknown and has no effect.{hint}"
+
+
+def _present(values):
+    return {name: value for name, value in values.items() if value is not None and value != ()}

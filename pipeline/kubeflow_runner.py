@@ -4,7 +4,6 @@ Needs kfp, which is imported where it is needed alone: it must not be in the env
 TFX command runs in.
 """
 
-import functools
 import importlib.util
 import os
 import tempfile
@@ -12,22 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.errors import UserError
-from pipeline.configs import KubeflowConfig, PipelineConfig, Resources
-from pipeline.preflight import Plan
+from models.files import publish
+from pipeline.configs import KubeflowConfig, Resources
+from pipeline.plan import Plan
 
 if TYPE_CHECKING:
     from pipeline.platforms import Platform
 
-COMMAND = ("python", "-m", "pipeline.kubeflow_entrypoint")
+COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")
 
 
-def compile_pipeline(config: PipelineConfig, kubeflow: KubeflowConfig, path: str) -> None:
+def compile_pipeline(plan: Plan, kubeflow: KubeflowConfig, path: str) -> None:
     """Writes the pipeline specification (schema 2.1, YAML) to `path`.
 
-    The data is looked at here, to plan; the containers read it at `kubeflow.data_dir`.
-
     Raises:
-        UserError: if kfp or the data is missing, or the configuration does not fit the data.
+        UserError: if kfp is missing, or only this machine knows where the data is.
     """
     _require_kfp()
     # Imported here: TFX takes more than ten seconds.
@@ -38,7 +36,7 @@ def compile_pipeline(config: PipelineConfig, kubeflow: KubeflowConfig, path: str
 
     from pipeline.pipeline import create_pipeline
 
-    pipeline = create_pipeline(config, functools.partial(platform, kubeflow))
+    pipeline = create_pipeline(plan, platform(plan, kubeflow))
     runner_config = KubeflowV2DagRunnerConfig(
         default_image=kubeflow.image,
         default_commands=list(COMMAND),
@@ -48,12 +46,12 @@ def compile_pipeline(config: PipelineConfig, kubeflow: KubeflowConfig, path: str
     try:
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             KubeflowV2DagRunner(runner_config, folder, "pipeline.yaml").run(pipeline)
-            os.replace(Path(folder, "pipeline.yaml"), target)
+            publish(Path(folder, "pipeline.yaml"), target)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}.") from error
 
 
-def platform(kubeflow: KubeflowConfig, config: PipelineConfig, plan: Plan) -> "Platform":
+def platform(plan: Plan, kubeflow: KubeflowConfig) -> "Platform":
     """Kubeflow, as `create_pipeline` sees it.
 
     Raises:
@@ -63,15 +61,16 @@ def platform(kubeflow: KubeflowConfig, config: PipelineConfig, plan: Plan) -> "P
 
     from pipeline.platforms import Platform
 
-    if config.data.data_dir is not None and kubeflow.data_dir is None:
+    location = plan.config.data.location
+    if location is not None and kubeflow.data_dir is None:
         raise UserError(
-            f"The containers do not see {config.data.data_dir}: give the data's location there, "
-            "--data-dir."
+            f"The containers do not see {location}: say where they find the data.", "data_dir"
         )
     return Platform(
-        pipeline_name=config.name.replace("_", "-"),
+        pipeline_name=plan.config.name.replace("_", "-"),
         data_folder=kubeflow.data_dir or "",
         data_dir=kubeflow.data_dir,
+        assignment=None,
         # The open-source backend does not run ExampleGen's driver, which would take it.
         fingerprint=generate_fingerprint(
             "source", os.path.join(plan.source.folder, plan.source.pattern)
@@ -108,7 +107,7 @@ def submit(
         )
     except (ApiException, HTTPError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"Kubeflow at {host} (--host) did not take the run: {reason}") from error
+        raise UserError(f"Kubeflow at {host} did not take the run: {reason}", "host") from error
     return f"{host.rstrip('/')}/#/runs/details/{run.run_id}"
 
 

@@ -3,33 +3,119 @@
     tfx pipeline create --engine local --pipeline_path pipeline/local_runner.py
     tfx run create --pipeline_name capsad_mnist
 
-CAPSAD_PIPELINE chooses another pipeline; the other CAPSAD_* variables (`configs.ENVIRONMENT` and
-CAPSAD_DATA_DIR) override its configuration.
+The second command's --pipeline_name chooses the pipeline, or the variable CAPSAD_PIPELINE does.
+The other CAPSAD_* variables set the knobs of `pipeline.configs`.
 """
 
+import contextlib
+import fcntl
 import os
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-# TFX executes this file by its path, so Python looks for modules in its folder first, where
-# pipeline.py would hide the package of that name.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+if __name__ == "__main__":
+    # TFX executes this file by its path, so Python looks for modules in its folder first, where
+    # pipeline.py would hide the package of that name.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 # ruff: noqa: E402
-from tfx.orchestration.local.local_dag_runner import LocalDagRunner
-
 from models.errors import UserError
 from pipeline import configs
-from pipeline.pipeline import create_pipeline
+from pipeline.plan import Plan, plan
+
+if TYPE_CHECKING:
+    from tfx.orchestration.pipeline import Pipeline
+
+
+@contextlib.contextmanager
+def output_folder(output: str) -> Iterator[Path]:
+    """Makes the output folder of a run and keeps other runs out of it.
+
+    Raises:
+        UserError: if the folder cannot be written, or another run is using it.
+    """
+    folder = Path(output)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((folder / ".lock").open("w"))
+        except OSError as error:
+            raise UserError(
+                f"The output folder {folder} cannot be written: {error.strerror}. Choose another.",
+                "output",
+            ) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"Another run is using {folder}: wait for it, or choose another output folder.",
+                "output",
+            ) from None
+        yield folder
+
+
+def compile_pipeline(planned: Plan) -> "Pipeline":
+    """The TFX pipeline of a plan on this machine.
+
+    Raises:
+        UserError: if the images do not suit the detector.
+    """
+    # Imported here: TFX takes more than ten seconds, and bad input should not wait for it.
+    from pipeline import platforms
+    from pipeline.pipeline import create_pipeline
+
+    return create_pipeline(planned, platforms.local(planned))
+
+
+def run(pipeline: "Pipeline", to_nodes: list[str] | None = None) -> None:
+    """Runs a pipeline to its end; what was done before comes from TFX's cache.
+
+    Args:
+        pipeline: what is run.
+        to_nodes: ids of the components after which the run ends; `None`: all run.
+    """
+    from tfx.orchestration.local.local_dag_runner import LocalDagRunner  # As above.
+    from tfx.orchestration.pipeline import RunOptions
+
+    LocalDagRunner().run(pipeline, to_nodes and RunOptions(to_nodes=to_nodes))
 
 
 def main() -> None:
-    """Runs the pipeline that the environment describes."""
+    """Runs the pipeline that the TFX command and the environment describe."""
     try:
-        config = configs.from_environment(os.environ.get("CAPSAD_PIPELINE", "capsad_mnist"))
-        LocalDagRunner().run(create_pipeline(config))
+        for warning in configs.unknown_variables():
+            print(f"Warning: {warning}", file=sys.stderr)
+        planned = plan(configs.configure(_pipeline_name()))
+        with output_folder(planned.output):
+            run(compile_pipeline(planned))
     except UserError as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {error}{_remedy(error)}")
+
+
+def _remedy(error: UserError) -> str:
+    """The variables that set what an error is about."""
+    variables = {found.name: found.variable for found in configs.knobs(configs.PipelineConfig)}
+    named = [variables.get(name, f"CAPSAD_SETTINGS={name}=...") for name in error.settings]
+    return f" See {', '.join(filter(None, named))}." if any(named) else ""
+
+
+def _pipeline_name() -> str:
+    """Name of the pipeline; the TFX command that has started this process goes first."""
+    chosen = os.environ.get("CAPSAD_PIPELINE")
+    command = Path(f"/proc/{os.getppid()}/cmdline").read_text().split("\0")
+    is_tfx = any(Path(word).name == "tfx" for word in command[:2])
+    match = is_tfx and re.search(r"--pipeline[_-]name[= ](\S+)", " ".join(command))
+    if not match:
+        return chosen or "capsad_mnist"
+    if chosen and configs.get(chosen) != configs.get(match[1]):
+        print(
+            f"Warning: CAPSAD_PIPELINE is {chosen}, but the command names {match[1]}, which runs.",
+            file=sys.stderr,
+        )
+    return match[1]
 
 
 if __name__ == "__main__":

@@ -2,31 +2,31 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
 
 import tensorflow_data_validation as tfdv
 from tfx import components as tfx_components
+from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common import resolver
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import infra_validator_pb2, pusher_pb2, trainer_pb2
 from tfx.types import Channel, standard_artifacts
 
-from components import curated_schema, examples
-from components.batch_scoring import inputs
-from components.batch_scoring.component import BatchScorer
-from components.beam_args import beam_args
-from components.data_gate import DataGate
-from components.evaluator.baseline import LatestOtherBlessedModelStrategy
-from components.evaluator.eval_config import eval_config
-from components.example_gen.component import HoldOutExampleGen
-from components.pusher import Pusher
-from components.report.component import Report
+from components.data import curated_schema, examples
+from components.data.data_gate import DataGate
+from components.data.example_gen.component import HoldOutExampleGen
+from components.evaluation.baseline import LatestOtherBlessedModelStrategy
+from components.evaluation.eval_config import eval_config
+from components.evaluation.report.component import Report
+from components.serving.batch import inputs
+from components.serving.batch.component import BatchScorer
+from components.serving.pusher import Pusher
 from models.scores import ANOMALY_SCORE
-from pipeline import platforms
-from pipeline.configs import PipelineConfig
+from pipeline.beam_args import beam_args
 from pipeline.digest import code_digest
-from pipeline.preflight import Plan, plan
+from pipeline.plan import Plan
+from pipeline.platforms import Platform
 
+_TRAINER = "components.training.trainer"
 # Encoded images and ids say nothing as statistics, and cost most.
 _DESCRIBED = [
     examples.HEIGHT,
@@ -39,176 +39,157 @@ _DESCRIBED = [
 ]
 
 
-def create_pipeline(
-    config: PipelineConfig,
-    platform_of: Callable[[PipelineConfig, Plan], platforms.Platform] = platforms.local,
-) -> Pipeline:
-    """The TFX pipeline of `config`.
+def create_pipeline(plan: Plan, platform: Platform) -> Pipeline:
+    """The TFX pipeline of a plan.
 
     Args:
-        config: what is run.
-        platform_of: gives the place where it runs.
+        plan: what is run.
+        platform: where it runs.
 
     Raises:
-        UserError: if the data is missing or the configuration does not fit it.
+        UserError: if the images do not suit the detector.
     """
-    planned = plan(config)
-    platform = platform_of(config, planned)
-    data, training = config.data, config.training
-    detector = planned.detector
-    # Not a part of the plan: it loads Keras, as this module has already.
-    detector.check_image_size(data.image_size)
+    # Not a part of the plan, because it loads Keras.
+    plan.detector.check_image_size(plan.config.data.image_size)
 
-    example_gen = HoldOutExampleGen(
+    example_gen = _example_gen(plan, platform)
+    statistics_gen = _statistics_gen(example_gen)
+    schema_gen = _schema_gen()
+    example_validator = _example_validator(statistics_gen, schema_gen)
+    data_gate = _data_gate(example_validator)
+    trainer = _trainer(plan, platform, example_gen, data_gate)
+    baseline = _baseline(trainer) if platform.has_resolvers else None
+    evaluator = _evaluator(plan, example_gen, trainer, baseline)
+    validated = plan.config.gate.infra_validation
+    infra_validator = _infra_validator(example_gen, trainer, evaluator) if validated else None
+    pusher = _pusher(platform, trainer, evaluator, infra_validator)
+    report = _report(plan, example_gen, statistics_gen, trainer, evaluator)
+    batch_scorer = _batch_scorer(plan, trainer, evaluator) if plan.config.score_images else None
+
+    stages = (
+        *(example_gen, statistics_gen, schema_gen, example_validator, data_gate),
+        *(trainer, baseline, evaluator, infra_validator, pusher, report, batch_scorer),
+    )
+    return Pipeline(
+        pipeline_name=platform.pipeline_name,
+        pipeline_root=platform.pipeline_root,
+        components=[stage for stage in stages if stage],
+        enable_cache=True,
+        metadata_connection_config=platform.metadata,
+        beam_pipeline_args=beam_args(plan.config.beam_args),
+    )
+
+
+def _example_gen(plan: Plan, platform: Platform) -> BaseNode:
+    """Reads the source and writes the four splits."""
+    data = plan.config.data
+    return HoldOutExampleGen(
         platform.data_folder,
-        planned.source.pattern,
+        plan.source.pattern,
         {
-            "source": data.source,
+            "source": data.source_name,
             "data_dir": platform.data_dir,
             "fingerprint": platform.fingerprint,
             "source_options": dict(data.source_options),
-            "anomaly": list(planned.anomaly),
-            "hold_out": planned.hold_out,
+            "anomaly": list(plan.classes.anomaly),
+            "assignment": platform.assignment,
+            "hold_out": plan.hold_out,
             "max_unreadable": data.max_unreadable,
-            "digest": code_digest(
-                "components.sources", "components.example_gen", "components.examples"
-            ),
+            "digest": code_digest(HoldOutExampleGen.__module__),
         },
     )
-    all_examples = example_gen.outputs["examples"]
-    statistics_gen = tfx_components.StatisticsGen(
-        examples=all_examples,
+
+
+def _statistics_gen(example_gen: BaseNode) -> BaseNode:
+    """Describes what is trained on; each split costs seconds, so `test` is left out."""
+    return tfx_components.StatisticsGen(
+        examples=example_gen.outputs["examples"],
         stats_options=tfdv.StatsOptions(feature_allowlist=_DESCRIBED),
-        # The schema is about what is trained on; each split costs seconds.
         exclude_splits=["test"],
     )
-    # Curated, not inferred: a schema inferred from data with an anomaly would allow it.
-    schema_gen = curated_schema.CuratedSchema(content=curated_schema.PATH.read_text()).with_id(
-        "SchemaGen"
-    )
-    example_validator = tfx_components.ExampleValidator(
+
+
+def _schema_gen() -> BaseNode:
+    """Gives the curated schema: one inferred from data with an anomaly would allow it."""
+    return curated_schema.CuratedSchema(
+        content=curated_schema.PATH.read_text(),
+        digest=code_digest(curated_schema.__name__),
+    ).with_id("SchemaGen")
+
+
+def _example_validator(statistics_gen: BaseNode, schema_gen: BaseNode) -> BaseNode:
+    """Compares the statistics with the schema."""
+    return tfx_components.ExampleValidator(
         statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
     )
-    data_gate = DataGate(anomalies=example_validator.outputs["anomalies"])
 
+
+def _data_gate(example_validator: BaseNode) -> BaseNode:
+    """Stops the run where data and schema differ."""
+    return DataGate(
+        anomalies=example_validator.outputs["anomalies"],
+        digest=code_digest("components.data.data_gate"),
+    )
+
+
+def _trainer(
+    plan: Plan, platform: Platform, example_gen: BaseNode, data_gate: BaseNode
+) -> BaseNode:
+    """Fits, calibrates and exports the detector, but only on data that passed the gate."""
+    training = plan.config.training
     trainer = tfx_components.Trainer(
-        run_fn="components.trainer.run_fn",
-        examples=all_examples,
+        run_fn=f"{_TRAINER}.run_fn",
+        examples=example_gen.outputs["examples"],
         train_args=trainer_pb2.TrainArgs(splits=["train"]),
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
         custom_config={
             "detector": training.detector,
-            "settings": dict(training.settings),
-            "image_size": list(data.image_size),
-            "seed": config.seed,
+            "settings": training.all_settings,
+            "image_size": list(plan.config.data.image_size),
+            "seed": plan.config.seed,
             "strategy": training.strategy,
-            "digest": code_digest(
-                "models",
-                "components.trainer",
-                "components.cluster",
-                "components.strategy",
-                "components.serving",
-                "components.examples",
-            ),
+            "digest": code_digest(_TRAINER),
         },
     )
     trainer.add_upstream_node(data_gate)
     trainer.with_platform_config(platform.trainer)
-    model = trainer.outputs["model"]
+    return trainer
 
-    baseline = None
-    if platform.has_resolvers:
-        baseline = resolver.Resolver(
-            strategy_class=LatestOtherBlessedModelStrategy,
-            candidate=model,
-            model=Channel(type=standard_artifacts.Model),
-            model_blessing=Channel(type=standard_artifacts.ModelBlessing),
-        ).with_id("Baseline")
-    evaluator = tfx_components.Evaluator(
-        examples=all_examples,
+
+def _baseline(trainer: BaseNode) -> BaseNode:
+    """Looks up the last blessed model other than the new one."""
+    return resolver.Resolver(
+        strategy_class=LatestOtherBlessedModelStrategy,
+        candidate=trainer.outputs["model"],
+        model=Channel(type=standard_artifacts.Model),
+        model_blessing=Channel(type=standard_artifacts.ModelBlessing),
+    ).with_id("Baseline")
+
+
+def _evaluator(
+    plan: Plan, example_gen: BaseNode, trainer: BaseNode, baseline: BaseNode | None
+) -> BaseNode:
+    """Measures the model and blesses it if it passes the gates."""
+    gate = plan.config.gate
+    return tfx_components.Evaluator(
+        examples=example_gen.outputs["examples"],
         example_splits=["test"],
-        model=model,
+        model=trainer.outputs["model"],
         baseline_model=baseline.outputs["model"] if baseline else None,
         eval_config=eval_config(
-            [*detector.scores, ANOMALY_SCORE],
-            config.gate.min_auroc,
-            config.gate.max_auroc_drop,
-            code_digest("components.evaluator", "models.metrics", "models.scores"),
+            [*plan.detector.scores, ANOMALY_SCORE],
+            gate.min_auroc,
+            gate.max_auroc_drop,
+            code_digest(eval_config.__module__),
         ),
-    )
-    infra_validator = None
-    if config.gate.infra_validation:
-        infra_validator = _infra_validator(model, all_examples)
-        infra_validator.add_upstream_node(evaluator)
-    pusher = Pusher(
-        model=model,
-        model_blessing=evaluator.outputs["blessing"],
-        infra_blessing=infra_validator.outputs["blessing"] if infra_validator else None,
-        push_destination=pusher_pb2.PushDestination(
-            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=platform.serving)
-        ),
-    )
-    report = Report(
-        examples=all_examples,
-        statistics=statistics_gen.outputs["statistics"],
-        model=model,
-        model_run=trainer.outputs["model_run"],
-        evaluation=evaluator.outputs["evaluation"],
-        blessing=evaluator.outputs["blessing"],
-        run=json.dumps(
-            {
-                "name": config.name,
-                "source": f"{planned.source.title} ({planned.source.origin})",
-                "normal_classes": planned.normal_classes,
-                "anomaly_classes": planned.anomaly_classes,
-                "image_size": data.image_size,
-                "detector": training.detector,
-                "seed": config.seed,
-                "config": _described(config, detector),
-                "gate": dataclasses.asdict(config.gate),
-                "digest": code_digest("components.report", "models.metrics"),
-            }
-        ),
-    )
-    batch_scorers = []
-    if config.score_images:
-        images = inputs.resolve(config.score_images)
-        batch_scorers = [
-            BatchScorer(
-                model=model,
-                blessing=evaluator.outputs["blessing"],
-                images=images,
-                fingerprint=inputs.fingerprint(images),
-                digest=code_digest("components.batch_scoring"),
-            )
-        ]
-    return Pipeline(
-        pipeline_name=platform.pipeline_name,
-        pipeline_root=platform.pipeline_root,
-        components=[
-            example_gen,
-            statistics_gen,
-            schema_gen,
-            example_validator,
-            data_gate,
-            trainer,
-            evaluator,
-            *filter(None, [baseline, infra_validator]),
-            pusher,
-            report,
-            *batch_scorers,
-        ],
-        enable_cache=True,
-        metadata_connection_config=platform.metadata,
-        beam_pipeline_args=beam_args(config.beam_args),
     )
 
 
-def _infra_validator(model, all_examples) -> tfx_components.InfraValidator:
-    """Loads the model into TensorFlow Serving and sends it a few images."""
-    return tfx_components.InfraValidator(
-        model=model,
-        examples=all_examples,
+def _infra_validator(example_gen: BaseNode, trainer: BaseNode, evaluator: BaseNode) -> BaseNode:
+    """Loads the model into TensorFlow Serving and sends it a few images, after the Evaluator."""
+    infra_validator = tfx_components.InfraValidator(
+        model=trainer.outputs["model"],
+        examples=example_gen.outputs["examples"],
         serving_spec=infra_validator_pb2.ServingSpec(
             tensorflow_serving=infra_validator_pb2.TensorFlowServing(tags=["latest"]),
             local_docker=infra_validator_pb2.LocalDockerConfig(),
@@ -222,15 +203,80 @@ def _infra_validator(model, all_examples) -> tfx_components.InfraValidator:
             num_examples=3,
         ),
     )
+    infra_validator.add_upstream_node(evaluator)
+    return infra_validator
 
 
-def _described(config, detector) -> dict[str, object]:
-    """The configuration as the report shows it: no folders of this machine, all settings."""
-    described = dataclasses.asdict(config)
+def _pusher(
+    platform: Platform, trainer: BaseNode, evaluator: BaseNode, infra_validator: BaseNode | None
+) -> BaseNode:
+    """Copies a blessed model to where it is served from."""
+    return Pusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=infra_validator.outputs["blessing"] if infra_validator else None,
+        push_destination=pusher_pb2.PushDestination(
+            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=platform.serving)
+        ),
+        custom_config={"digest": code_digest(Pusher.__module__)},
+    )
+
+
+def _report(
+    plan: Plan,
+    example_gen: BaseNode,
+    statistics_gen: BaseNode,
+    trainer: BaseNode,
+    evaluator: BaseNode,
+) -> BaseNode:
+    """Explains the run in one HTML file."""
+    config = plan.config
+    return Report(
+        examples=example_gen.outputs["examples"],
+        statistics=statistics_gen.outputs["statistics"],
+        model=trainer.outputs["model"],
+        model_run=trainer.outputs["model_run"],
+        evaluation=evaluator.outputs["evaluation"],
+        blessing=evaluator.outputs["blessing"],
+        run=json.dumps(
+            {
+                "name": config.name,
+                "source": f"{plan.source.title} ({plan.source.origin})",
+                "normal_classes": plan.classes.normal_names,
+                "anomaly_classes": plan.classes.anomaly_names,
+                "image_size": config.data.image_size,
+                "detector": config.training.detector,
+                "seed": config.seed,
+                "config": _described(plan),
+                "gate": dataclasses.asdict(config.gate),
+                "digest": code_digest("components.evaluation.report.component"),
+            }
+        ),
+    )
+
+
+def _batch_scorer(plan: Plan, trainer: BaseNode, evaluator: BaseNode) -> BaseNode:
+    """Scores unlabelled images with a blessed model."""
+    images = inputs.resolve(plan.config.score_images)
+    return BatchScorer(
+        model=trainer.outputs["model"],
+        blessing=evaluator.outputs["blessing"],
+        images=images,
+        fingerprint=inputs.fingerprint(images),
+        digest=code_digest("components.serving.batch.component"),
+    )
+
+
+def _described(plan: Plan) -> dict[str, object]:
+    """The configuration as the report shows it: no folders of this machine, but all settings."""
+    described = dataclasses.asdict(plan.config)
     for name in ("output", "score_images", "beam_args"):
         described.pop(name)
-    described["data"].pop("data_dir")
+    for name in ("data_dir", "images"):
+        described["data"].pop(name)
+    for name in ("epochs", "batch_size"):
+        described["training"].pop(name)
     described["training"]["settings"] = {
-        field.name: getattr(detector, field.name) for field in detector.settings()
+        field.name: getattr(plan.detector, field.name) for field in plan.detector.settings()
     }
     return described

@@ -1,4 +1,4 @@
-"""What of a pipeline depends on where it runs."""
+"""What depends on where a pipeline runs."""
 
 import os
 from dataclasses import dataclass
@@ -7,8 +7,7 @@ from typing import Any
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 
-from pipeline.configs import PipelineConfig
-from pipeline.preflight import Plan
+from pipeline.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,32 +17,36 @@ class Platform:
     pipeline_name: str
     """Name that the orchestrator accepts."""
     data_folder: str
-    """Folder whose files' fingerprint TFX takes."""
+    """Folder of the files whose fingerprint TFX takes."""
     data_dir: str | None
-    """The source's folder or file as the components see it."""
+    """Folder or file of the data as the components see it."""
+    assignment: str | None
+    """Path of the plan's assignment as ExampleGen sees it; `None`: it makes its own."""
     fingerprint: str = ""
-    """Of the data, where the orchestrator takes none."""
+    """Fingerprint of the data, where the orchestrator takes none."""
     pipeline_root: str = ""
     """Folder of the artifacts; empty: the orchestrator decides."""
     serving: str = ""
-    """Folder that models are pushed to; empty: into the artifact of the push."""
+    """Folder that models are pushed to; empty: the artifact of the push."""
     metadata: metadata_store_pb2.ConnectionConfig | None = None
     """Where ML Metadata lies; `None`: the orchestrator decides."""
     has_resolvers: bool = True
     """Whether a model of an earlier run can be looked up."""
     trainer: Any = None
-    """What the Trainer asks of the platform, in its own message; `None`: nothing."""
+    """The Trainer's request for resources, in the platform's own message; `None`: none."""
 
 
-def local(config: PipelineConfig, plan: Plan) -> Platform:
-    """This machine, all in the output folder."""
+def local(plan: Plan) -> Platform:
+    """This machine, with everything in the output folder."""
+    pipeline_root = os.path.join(plan.output, "pipeline")
     return Platform(
-        pipeline_name=config.name,
+        pipeline_name=plan.config.name,
         data_folder=plan.source.folder,
-        data_dir=config.data.data_dir,
-        pipeline_root=os.path.join(config.output_dir, "pipeline"),
-        serving=os.path.join(config.output_dir, "serving"),
+        data_dir=plan.config.data.location,
+        assignment=plan.assignment.save(os.path.join(pipeline_root, "plan")),
+        pipeline_root=pipeline_root,
+        serving=os.path.join(plan.output, "serving"),
         metadata=metadata.sqlite_metadata_connection_config(
-            os.path.join(config.output_dir, "metadata.sqlite")
+            os.path.join(plan.output, "metadata.sqlite")
         ),
     )

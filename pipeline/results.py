@@ -95,6 +95,6 @@ def read(output_dir: str) -> Results:
 
 
 # Names under which TFX keeps the executions of these.
-_REPORT = "components.report.component.Report"
-_PUSHER = "components.pusher.Pusher"
-_SCORER = "components.batch_scoring.component.BatchScorer"
+_REPORT = "components.evaluation.report.component.Report"
+_PUSHER = "components.serving.pusher.Pusher"
+_SCORER = "components.serving.batch.component.BatchScorer"

@@ -98,7 +98,7 @@ def to_png():
 @pytest.fixture(scope="session")
 def pushed(tmp_path_factory):
     """A tiny trained CapsNet: `scorer`, the Keras model, and `serving`, where it was pushed."""
-    from components.serving import export, write_warmup_requests
+    from components.serving.export import export, write_warmup_requests
     from models import detectors
 
     images, labels = toy_images(330, 3, seed=0)

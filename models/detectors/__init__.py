@@ -1,4 +1,4 @@
-"""Detectors: one a file, all behind the interface of `base`."""
+"""Detectors: each has its own file, and all have the interface in `base`."""
 
 import dataclasses
 import difflib
@@ -21,15 +21,15 @@ _MODULES = {
 
 
 def names() -> tuple[str, ...]:
-    """Names of all detectors."""
+    """Returns the names of all detectors."""
     return tuple(_MODULES)
 
 
 def describe(name: str) -> type[Detector]:
-    """The class of detector `name`.
+    """Returns the class of detector `name`.
 
     Raises:
-        UserError: if there is none of that name.
+        UserError: if there is no detector of that name.
     """
     if name not in _MODULES:
         close = difflib.get_close_matches(name, _MODULES, n=1)
@@ -40,7 +40,7 @@ def describe(name: str) -> type[Detector]:
 
 
 def get(name: str, **settings: Any) -> Detector:
-    """The detector `name` with `settings` in place of its defaults.
+    """Creates detector `name`, with `settings` in place of its defaults.
 
     Raises:
         UserError: if the name or a setting is unknown.

@@ -1,4 +1,4 @@
-"""The one interface of all detectors."""
+"""The interface that all detectors have."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import numpy as np
 
 from models.errors import UserError
 
-if TYPE_CHECKING:  # Keras loads when training starts: detectors can be listed at once
+if TYPE_CHECKING:  # Keras is loaded only for training, so that listing detectors is fast
     import keras
 
 
 def setting(default: Any, description: str) -> Any:
-    """A dataclass field with a default and the description that users read."""
+    """Makes a dataclass field with a default and the description that users read."""
     return dataclasses.field(default=default, metadata={"description": description})
 
 
 @dataclass(kw_only=True)
 class Detector(abc.ABC):
-    """Is fitted on normal images and ends as one Keras model from images to named scores.
+    """Base class of detectors: `fit` makes a Keras model from images to named scores.
 
-    A subclass declares its settings as fields, says what its raw scores are and implements
-    `train`. Attributes after `fit`: `history`, a dict of one value an epoch, and `seconds`, what
-    the training took, before a kill too.
+    A subclass declares its settings as fields, names its raw scores and implements `train`. After
+    `fit`, the attribute `history` is a dict of lists with one value for each epoch. The attribute
+    `seconds` is the duration of training, including the time before a kill.
     """
 
     name: ClassVar[str]
@@ -36,9 +36,13 @@ class Detector(abc.ABC):
     scores: ClassVar[tuple[str, ...]]
     calibrated_score: ClassVar[str]
 
-    seed: int = setting(0, "Seed of weights, order and augmentation.")
-    verbose: int = setting(0, "Progress on the console: 0 none, 1 a bar, 2 a line an epoch.")
-    backup_dir: str | None = setting(None, "Folder where training survives a kill.")
+    seed: int = setting(0, "Seed of the weights, the order of images and the augmentation.")
+    verbose: int = setting(
+        0, "Progress on the console: 0 for none, 1 for a bar, 2 for one line per epoch."
+    )
+    backup_dir: str | None = setting(
+        None, "Folder that keeps the state of training, in case of a kill."
+    )
 
     def __post_init__(self):
         self.history: dict[str, list[float]] = {}
@@ -46,7 +50,7 @@ class Detector(abc.ABC):
 
     @classmethod
     def settings(cls) -> tuple[dataclasses.Field, ...]:
-        """The detector's own settings: fields with `name`, `default`, `metadata`."""
+        """Returns the detector's own settings: fields with `name`, `default` and `metadata`."""
         common = {field.name for field in dataclasses.fields(Detector)}
         return tuple(field for field in dataclasses.fields(cls) if field.name not in common)
 
@@ -61,23 +65,23 @@ class Detector(abc.ABC):
         calibration: np.ndarray | None = None,
         callbacks: tuple[keras.callbacks.Callback, ...] = (),
     ) -> keras.Model:
-        """Trains on normal images and returns the scorer.
+        """Trains on normal images and returns the model that computes scores.
 
         Args:
-            images: uint8 array, shape (N, H, W, K), K = 1 or 3.
-            labels: int array, shape (N,), values 0 to C - 1, every class present.
-            validation: normal images and labels of the same kind, watched in training.
-            calibration: uint8 array, shape (n, H, W, K): normal images kept for calibration.
-            callbacks: Keras callbacks of the training.
+            images: uint8 array, shape (N, H, W, K), where K is 1 or 3.
+            labels: int array, shape (N,), values 0 to C - 1. Every class is present.
+            validation: normal images and labels of the same kind, evaluated during training.
+            calibration: uint8 array of normal images for calibration, shape (n, H, W, K).
+            callbacks: Keras callbacks for training.
 
         Returns:
-            Model from uint8 images (B, H', W', K), any H' and W', to a dict of float32 tensors:
+            Model from uint8 images (B, H', W', K), for any H' and W', to a dict of float32 tensors:
             the raw normality scores, each (B,); `class_probabilities` (B, C); `reconstruction`
-            (B, H, W, K) in [0, 1] where the detector has one; and, if `calibration` is given,
-            `anomaly_score` (B,) in [0, 1).
+            (B, H, W, K) in [0, 1], if the detector computes one; and `anomaly_score` (B,) in
+            [0, 1), if `calibration` is given.
 
         Raises:
-            UserError: if images or labels are not as above.
+            UserError: if `images` or `labels` do not have this form.
         """
         self._check(images, labels)
         import keras
@@ -99,7 +103,7 @@ class Detector(abc.ABC):
 
     @abc.abstractmethod
     def train(self, images, labels, validation, callbacks) -> keras.Model:
-        """Trains and returns the model of raw scores; the arguments are those of `fit`."""
+        """Trains and returns the model of raw scores. The arguments are those of `fit`."""
 
     @staticmethod
     def _check(images, labels):

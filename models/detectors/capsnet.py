@@ -1,4 +1,4 @@
-"""CapsNet as an anomaly detector: the paper's method."""
+"""CapsNet as an anomaly detector, which is the method of the paper (arXiv 1907.06312)."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
     from models.capsnet import CapsNet
 
-_POSES = 8000  # training images, at most, by which poses are known
-_RIDGE = 1e-4  # added to the capsules' variances
-_LEAST_SPREAD = 0.01  # far below that of trained networks, where less is rounding
+_POSES = 8000  # largest number of training images for the means and covariance of poses
+_RIDGE = 1e-4  # added to the variances of the capsules
+_LEAST_SPREAD = 0.01  # trained networks have far more; any less is rounding error
 
 
 @dataclass(kw_only=True)
 class CapsNetDetector(NetworkDetector):
-    """Scores by the longest capsule (`pp`), the reconstruction error (`re`), and `conformity`.
+    """Scores images by the longest capsule (`pp`), reconstruction error (`re`) and `conformity`.
 
-    Conformity adds up, each in units of what is usual among normal images, how short the longest
-    capsule is and the Mahalanobis distance of all class capsules to the nearest class mean. It is
-    `sigmoid(-asinh(sum))`, in (0, 1).
+    Conformity is `sigmoid(-asinh(sum))`, in (0, 1). The sum has two terms: minus the length of the
+    longest capsule, and the Mahalanobis distance of all class capsules to the nearest class mean.
+    Each term is first normalised by its median and spread among normal images.
 
     Reference:
-        "Exploring Deep Anomaly Detection Methods Based on Capsule Net", arXiv 1907.06312; the
-        second part of conformity is Lee et al. 2018, arXiv 1807.03888, the sum is ours.
+        "Exploring Deep Anomaly Detection Methods Based on Capsule Net", arXiv 1907.06312. The
+        second term of conformity is from Lee et al. 2018, arXiv 1807.03888. The sum is our own.
     """
 
     name: ClassVar[str] = "capsnet"
@@ -39,38 +39,43 @@ class CapsNetDetector(NetworkDetector):
     reference: ClassVar[str] = "arXiv 1907.06312, arXiv 1710.09829"
     scores: ClassVar[tuple[str, ...]] = ("conformity", "pp", "re")
     calibrated_score: ClassVar[str] = "conformity"
-    # See benchmarks/results/schedules.md.
+    # benchmarks/results/schedules.md shows how these rates were chosen.
     default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.005}
 
     precision: str = setting(
         "float32",
-        "Of the convolutions in training: float32, or mixed_bfloat16 for GPUs and TPUs; routing "
-        "and losses are float32.",
+        "Precision of the convolutions in training: float32, or mixed_bfloat16 for GPUs and TPUs. "
+        "Routing and losses are always float32.",
     )
     reconstruction_weight: float = setting(
-        0.0005, "Weight of the sum of squared reconstruction errors beside the margin loss."
+        0.0005, "Weight of the sum of squared reconstruction errors. The margin loss has weight 1."
     )
     shift: int = setting(
-        0, "Pixels by which training images are shifted at random (Sabour: 2 for MNIST)."
+        0, "Largest random shift of training images, in pixels (Sabour et al.: 2 for MNIST)."
     )
     crop_size: tuple[int, int] | None = setting(
         None,
-        "Part that the network sees: at random in training, the centre in scoring; `None`: all.",
+        "Height and width of the part of each image that the network sees: a random part in "
+        "training, the centre in scoring. `None` means the whole image.",
     )
     standardise: bool = setting(
         False,
-        "Give each image mean 0 and variance 1 before the first convolution: without it, training "
-        "may fail on light backgrounds.",
+        "Whether to give each image mean 0 and variance 1 before the first convolution. Without "
+        "it, training may fail on images with a light background.",
     )
-    filters: int = setting(256, "Channels of the first convolution.")
-    kernel_size: int = setting(9, "Kernel of the first convolution.")
-    primary_types: int = setting(32, "Types of primary capsules.")
+    filters: int = setting(256, "Number of channels of the first convolution.")
+    kernel_size: int = setting(9, "Kernel size of the first convolution.")
+    primary_types: int = setting(32, "Number of types of primary capsules.")
     primary_dim: int = setting(8, "Dimension of the primary capsules.")
-    primary_kernel_size: int = setting(9, "Kernel of the primary capsules.")
-    primary_strides: int = setting(2, "Stride of the primary capsules.")
+    primary_kernel_size: int = setting(
+        9, "Kernel size of the convolution that makes the primary capsules."
+    )
+    primary_strides: int = setting(2, "Stride of the convolution that makes the primary capsules.")
     class_dim: int = setting(16, "Dimension of the class capsules.")
-    routing_iterations: int = setting(3, "Iterations of routing by agreement.")
-    decoder_units: tuple[int, ...] = setting((512, 1024), "Widths of the decoder's hidden layers.")
+    routing_iterations: int = setting(3, "Number of iterations of routing by agreement.")
+    decoder_units: tuple[int, ...] = setting(
+        (512, 1024), "Number of units in each hidden layer of the decoder."
+    )
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:
         """Raises a UserError if images of (height, width) are too small or too large."""
@@ -85,7 +90,7 @@ class CapsNetDetector(NetworkDetector):
         )
 
     def train(self, images, labels, validation, callbacks) -> keras.Model:
-        """Minimises margin loss and reconstruction error by Adam."""
+        """Minimises the margin loss and the reconstruction error with Adam."""
         import keras
 
         from models.losses import MarginLoss, SumOfSquares
@@ -95,7 +100,9 @@ class CapsNetDetector(NetworkDetector):
         crop_size = tuple(self.crop_size or image_size)
         num_classes = int(labels.max()) + 1
         if self.precision not in ("float32", "mixed_bfloat16"):
-            raise UserError(f"precision must be float32 or mixed_bfloat16, not '{self.precision}'.")
+            raise UserError(
+                f"precision must be float32 or mixed_bfloat16, not '{self.precision}'.", "precision"
+            )
         input_shape = (*crop_size, images.shape[-1])
         network = self.network(input_shape, num_classes, self.precision)
 
@@ -130,7 +137,7 @@ class CapsNetDetector(NetworkDetector):
     def network(
         self, input_shape: tuple[int, int, int], num_classes: int, precision: str = "float32"
     ) -> CapsNet:
-        """The untrained network for images of `input_shape` (H, W, K)."""
+        """Creates an untrained network for images of `input_shape` (H, W, K)."""
         from models.capsnet import CapsNet
 
         return CapsNet(
@@ -156,13 +163,15 @@ def capsnet_scorer(
     known: tuple[np.ndarray, np.ndarray],
     usual: np.ndarray,
 ) -> keras.Model:
-    """From uint8 images of any size, shape (B, H, W, K), to the scores of a CapsNet.
+    """Builds a model from uint8 images of any size, shape (B, H, W, K), to CapsNet's scores.
 
     Args:
-        network: trained.
+        network: trained network.
         image_size: height and width to which images are resized.
-        known: training images, uint8 (N, *crop_size, K), and labels (N,), by which poses are known.
-        usual: normal images, uint8 (n, H, W, K), not trained on if possible: what is usual.
+        known: training images, uint8 (N, *crop_size, K), and labels (N,), for the means and
+            covariance of poses.
+        usual: normal images, uint8 (n, H, W, K), for the median and spread of both terms. If
+            possible, they were not used in training.
     """
     import keras
     from keras import ops
@@ -188,7 +197,7 @@ def capsnet_scorer(
     return keras.Model(
         images,
         {
-            # The order stays; what is far out becomes a number that float32 resolves.
+            # This keeps the order, and float32 can still tell extreme values apart.
             "conformity": ops.sigmoid(-ops.arcsinh(unusual)),
             "pp": pp,
             "re": scores.reconstruction_error(inputs, outputs["reconstruction"]),

@@ -14,17 +14,17 @@ from models.detectors.network import outputs_on
 if TYPE_CHECKING:
     import keras
 
-_GAMMAS = (32.0, 16.0, 8.0, 4.0, 2.0, 1.0)  # times scikit-learn's "scale"
-_CHOSEN_ON = 2000  # images
+_GAMMAS = (32.0, 16.0, 8.0, 4.0, 2.0, 1.0)  # multiples of scikit-learn's "scale"
+_CHOSEN_ON = 2000  # largest number of images for the choice of gamma
 
 
 @dataclass(kw_only=True)
 class CnnOcsvmDetector(CnnDetector):
-    """Scores by the decision function of scikit-learn's machine (`svm`).
+    """Scores images by the decision function of scikit-learn's one-class SVM (`svm`).
 
-    Features are scaled to unit length. The kernel's width is chosen on normal images alone: each
-    normal class in turn is left out, and the width (of 32, 16, 8, 4, 2, 1 times scikit-learn's
-    "scale") is taken that best tells it from other images of the classes that were not.
+    Features are scaled to unit length. The gamma of the kernel is 32, 16, 8, 4, 2 or 1 times
+    scikit-learn's "scale", and is chosen with normal images alone. Each normal class is left out in
+    turn. The chosen gamma best separates the left-out class from new images of the other classes.
 
     Reference:
         arXiv 1907.06312, section 4; Schoelkopf et al. 2001.
@@ -36,16 +36,16 @@ class CnnOcsvmDetector(CnnDetector):
     scores: ClassVar[tuple[str, ...]] = ("svm",)
     calibrated_score: ClassVar[str] = "svm"
 
-    nu: float = setting(0.1, "Share of training images left outside the boundary, at most.")
+    nu: float = setting(0.1, "Largest share of training images outside the boundary.")
     exact_limit: int = setting(
         5000,
-        "Images up to which the kernel matrix is computed; above, Nystroem's approximation and "
-        "stochastic gradient descent.",
+        "Largest number of images for which the exact kernel matrix is computed. For more images, "
+        "Nystroem's approximation and stochastic gradient descent are used.",
     )
-    landmarks: int = setting(500, "Landmarks of Nystroem's approximation.")
+    landmarks: int = setting(500, "Number of landmarks of Nystroem's approximation.")
 
     def train(self, images, labels, validation, callbacks) -> keras.Model:
-        """Trains the classifier, then the machine on its features."""
+        """Trains the classifier, and then the SVM on its features."""
         import keras
 
         from models.layers import ImagePreprocessing, RbfOneClass
@@ -79,10 +79,10 @@ def fit_machine(
     landmarks: int,
     seed: int,
 ) -> dict:
-    """Fits scikit-learn's machine to features (N, D) of unit length; see `CnnOcsvmDetector`.
+    """Fits the SVM to features (N, D) of unit length, as `CnnOcsvmDetector` describes.
 
     Returns:
-        `gamma`, and the arguments of `RbfOneClass.set_machine`.
+        Dict of `gamma` and the arguments of `RbfOneClass.set_machine`.
     """
     features = features.astype("float64")
     gamma = _choose_gamma(features, labels, nu, seed)

@@ -1,4 +1,4 @@
-"""A convolutional classifier with today's post-hoc scores."""
+"""Convolutional classifier with post-hoc scores, which need no change in training."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class CnnDetector(NetworkDetector):
-    """Trains the classifier that `cnn_softmax` and `cnn_ocsvm` score by."""
+    """Base of `cnn_softmax` and `cnn_ocsvm`, which trains their classifier."""
 
     architecture: str = setting(
-        "paper", "paper (of arXiv 1907.06312) or modern (batch normalisation, global average)."
+        "paper",
+        "Either paper (the network of arXiv 1907.06312) or modern (with batch normalisation and a "
+        "global average).",
     )
-    shift: int = setting(0, "Pixels by which training images are shifted at random.")
+    shift: int = setting(0, "Largest random shift of training images, in pixels.")
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:
         """Raises a UserError if images of (height, width) are too small."""
@@ -30,7 +32,7 @@ class CnnDetector(NetworkDetector):
         check_image_size(image_size)
 
     def train_cnn(self, images, labels, validation, callbacks) -> keras.Model:
-        """Minimises the cross-entropy of the normal classes; gives the network of `models.cnn`."""
+        """Minimises the cross-entropy of normal classes and returns the network of `models.cnn`."""
         import keras
 
         from models.cnn import cnn
@@ -52,7 +54,7 @@ class CnnDetector(NetworkDetector):
 
 @dataclass(kw_only=True)
 class CnnSoftmaxDetector(CnnDetector):
-    """Scores by softmax (`msp`), logits (`max_logit`, `energy`) and nearest neighbours (`knn`).
+    """Scores images by softmax (`msp`), logits (`max_logit`, `energy`) and neighbours (`knn`).
 
     Reference:
         Hendrycks, Gimpel 2017, arXiv 1610.02136 (msp); Hendrycks et al. 2022, arXiv 1911.11132
@@ -68,11 +70,13 @@ class CnnSoftmaxDetector(CnnDetector):
     scores: ClassVar[tuple[str, ...]] = ("msp", "max_logit", "energy", "knn")
     calibrated_score: ClassVar[str] = "max_logit"
 
-    neighbours: int = setting(10, "The neighbour whose distance is the score knn.")
-    bank_size: int = setting(5000, "Training images, at most, among which neighbours are sought.")
+    neighbours: int = setting(
+        10, "Number k. The score knn is minus the distance to the k-th nearest neighbour."
+    )
+    bank_size: int = setting(5000, "Largest number of training images that can be neighbours.")
 
     def train(self, images, labels, validation, callbacks) -> keras.Model:
-        """Trains the classifier and stores features of training images."""
+        """Trains the classifier and stores the features of training images."""
         import keras
 
         from models import scores

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class DbnDetector(Detector):
-    """Scores by the error of a deterministic reconstruction, up and down again (`re`).
+    """Scores images by the error of a deterministic reconstruction (`re`).
 
-    Three restricted Boltzmann machines (scikit-learn's, persistent contrastive divergence),
-    pretrained one after the other. The labels serve `class_probabilities` alone, by the nearest
-    class mean of the uppermost layer. A killed training starts again.
+    The reconstruction goes up through all layers and down again. The layers are restricted
+    Boltzmann machines (scikit-learn's, with persistent contrastive divergence), which are trained
+    one after the other. The labels are used only for `class_probabilities`, which come from the
+    distances to the class means in the uppermost layer. A killed training starts again from the
+    beginning.
 
     Reference:
         arXiv 1907.06312, section 4; Hinton, Osindero, Teh 2006, A fast learning algorithm for
@@ -34,10 +36,10 @@ class DbnDetector(Detector):
     scores: ClassVar[tuple[str, ...]] = ("re",)
     calibrated_score: ClassVar[str] = "re"
 
-    epochs: int = setting(20, "Passes over the training images, for each layer.")
-    batch_size: int = setting(100, "Images a training step.")
-    learning_rate: float = setting(0.05, "Of contrastive divergence.")
-    units: tuple[int, ...] = setting((500, 500, 500), "Widths of the layers.")
+    epochs: int = setting(20, "Number of passes over the training images, for each layer.")
+    batch_size: int = setting(100, "Number of images in each training step.")
+    learning_rate: float = setting(0.05, "Learning rate of contrastive divergence.")
+    units: tuple[int, ...] = setting((500, 500, 500), "Number of units in each layer.")
 
     def train(self, images, labels, validation, callbacks) -> keras.Model:
         """Pretrains layer by layer, then unrolls the layers into an autoencoder."""
@@ -85,7 +87,7 @@ class DbnDetector(Detector):
                 random_state=np.random.RandomState(generator.integers(2**31)),
             )
             for epoch in range(self.epochs):
-                # Whole batches: the persistent chains have a fixed number.
+                # All batches have the same size, because the number of persistent chains is fixed.
                 count = max(1, len(visible) // self.batch_size)
                 order = generator.permutation(len(visible))[: count * self.batch_size]
                 for batch in np.array_split(order, count):
@@ -95,7 +97,8 @@ class DbnDetector(Detector):
                 if not math.isfinite(error):
                     raise UserError(
                         f"Training diverged: the error of layer {index + 1} is not finite after "
-                        f"epoch {epoch + 1}. Lower the learning rate (--set learning_rate=...)."
+                        f"epoch {epoch + 1}. Lower the learning rate.",
+                        "learning_rate",
                     )
                 if self.verbose:
                     print(
@@ -118,7 +121,7 @@ def _dense(inputs, kernel, bias):
 
 
 def _error(machine, visible):
-    """Mean squared error of going up and down once."""
+    """Mean squared error of a reconstruction that goes up and down once."""
     from scipy.special import expit
 
     hidden = expit(visible @ machine.components_.T + machine.intercept_hidden_)

@@ -1,4 +1,4 @@
-"""Deep support vector data description with one centre a class."""
+"""Deep support vector data description with one centre for each class."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class DeepSvddDetector(NetworkDetector):
-    """Scores by minus the squared distance to the nearest class centre (`distance`).
+    """Scores images by minus the squared distance to the nearest class centre (`distance`).
 
-    Each class's centre is the mean of its features before training. No layer has a bias and no
-    boundary is soft, so the network cannot map everything to a constant.
+    The centre of each class is the mean of its features before training. No layer has a bias and
+    the boundary is not soft, so the network cannot map all images to a constant.
 
     Reference:
-        Ruff et al. 2018, Deep one-class classification, ICML; one centre a class is ours.
+        Ruff et al. 2018, Deep one-class classification, ICML. One centre for each class is our
+        own addition.
     """
 
     name: ClassVar[str] = "deep_svdd"
@@ -32,7 +33,11 @@ class DeepSvddDetector(NetworkDetector):
     calibrated_score: ClassVar[str] = "distance"
 
     feature_dim: int = setting(32, "Dimension of the features.")
-    weight_decay: float = setting(1e-4, "Adam's, decoupled; Ruff et al. penalise 1e-6 |w|^2.")
+    weight_decay: float = setting(
+        1e-4,
+        "Decoupled weight decay of Adam. Ruff et al. penalise 1e-6 times the squared norm of the "
+        "weights.",
+    )
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:
         """Raises a UserError if images of (height, width) are too small."""
@@ -41,7 +46,7 @@ class DeepSvddDetector(NetworkDetector):
         check_image_size(image_size)
 
     def train(self, images, labels, validation, callbacks) -> keras.Model:
-        """Draws each class's features towards its centre."""
+        """Moves the features of each class towards its centre."""
         import keras
         from keras import ops
 
@@ -51,7 +56,7 @@ class DeepSvddDetector(NetworkDetector):
         num_classes = int(labels.max()) + 1
         network = svdd_network(images.shape[1:], self.feature_dim)
         features = outputs_on(network, images)
-        # A centre's coordinate at 0 could be reached by weights that are all 0.
+        # Moves the centres away from 0, which the network could reach with weights that are all 0.
         features += np.where(features < 0, -0.1, 0.1)
         centres = ClassCentres(num_classes, name="centres")
         pixels = keras.Input(images.shape[1:], name="images")
@@ -87,7 +92,11 @@ class DeepSvddDetector(NetworkDetector):
 
 
 def svdd_network(input_shape: tuple[int, int, int], feature_dim: int) -> keras.Model:
-    """Two stages of 5x5 convolution, normalisation without offset, leaky ReLU and max-pooling."""
+    """Builds the network that computes features (B, feature_dim).
+
+    It has two stages of 5x5 convolution, normalisation without offset, leaky ReLU and max-pooling,
+    and a dense layer without bias.
+    """
     import keras
     from keras import layers
 

@@ -1,4 +1,4 @@
-"""Geometric transformations: recognising what was done to an image."""
+"""Detector that recognises which geometric transformation was applied to an image."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class GeomDetector(NetworkDetector):
-    """Scores by how surely class and transformation are recognised together (`geom`).
+    """Scores images by how surely class and transformation are recognised together (`geom`).
 
-    The network classifies pairs of normal class and transformation: of flips, rotations by
-    quarter turns and, with `shifts`, translations by a quarter of the image. In training each
-    image meets one transformation an epoch, drawn at random, where Golan and El-Yaniv show all.
-    The score is `max_c mean_t log p(c, t | t(x))`, their simplified score in logarithms.
+    The network classifies pairs of normal class and transformation. The transformations are flips,
+    rotations by quarter turns and, with `shifts`, translations by a quarter of the image. In each
+    epoch of training, the network sees each image after one random transformation, while Golan and
+    El-Yaniv use all transformations. The score is `max_c mean_t log p(c, t | t(x))`, which is their
+    simplified score in logarithms.
 
     Reference:
         Golan, El-Yaniv 2018, Deep anomaly detection using geometric transformations,
-        arXiv 1805.10917; pairs with classes are ours.
+        arXiv 1805.10917. The pairs with classes are our own addition.
     """
 
     name: ClassVar[str] = "geom"
@@ -35,8 +36,14 @@ class GeomDetector(NetworkDetector):
     scores: ClassVar[tuple[str, ...]] = ("geom",)
     calibrated_score: ClassVar[str] = "geom"
 
-    shifts: bool = setting(False, "Translations, too: 72 transformations instead of 8.")
-    architecture: str = setting("modern", "See `cnn_softmax`.")
+    shifts: bool = setting(
+        False, "Whether to use translations, too: 72 transformations instead of 8."
+    )
+    architecture: str = setting(
+        "modern",
+        "Either paper (the network of arXiv 1907.06312) or modern (with batch normalisation and a "
+        "global average).",
+    )
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:
         """Raises a UserError if images of (height, width) are too small or not square."""
@@ -46,11 +53,12 @@ class GeomDetector(NetworkDetector):
         if image_size[0] != image_size[1]:
             raise UserError(
                 f"Images of {image_size[0]}x{image_size[1]} pixels are not square, which rotations "
-                "need: set --image-size."
+                "need: take square images.",
+                "image_size",
             )
 
     def train(self, images, labels, validation, callbacks) -> keras.Model:
-        """Trains the classifier of pairs."""
+        """Trains the classifier of pairs of class and transformation."""
         import keras
         from keras import ops
 
@@ -63,7 +71,7 @@ class GeomDetector(NetworkDetector):
         network = cnn(images.shape[1:], num_classes * transformations.count, self.architecture)
 
         def to_batch(images, labels):
-            # The same for a batch in each run: it depends on the batch alone.
+            # The seed depends only on the batch, so each run draws the same transformations for it.
             generator = np.random.default_rng([self.seed, *np.int64(labels), len(images)])
             chosen = generator.integers(transformations.count, size=len(images))
             images = np.stack(

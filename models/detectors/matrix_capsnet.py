@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class MatrixCapsNetDetector(NetworkDetector):
-    """Scores by the largest class activation (`pp`) and by the reconstruction error (`re`).
+    """Scores images by the largest class activation (`pp`) and the reconstruction error (`re`).
 
     Reference:
-        Hinton, Sabour, Frosst 2018, Matrix capsules with EM routing, ICLR; the scores are those
-        of arXiv 1907.06312.
+        Hinton, Sabour, Frosst 2018, Matrix capsules with EM routing, ICLR. The scores are from
+        arXiv 1907.06312.
     """
 
     name: ClassVar[str] = "matrix_capsnet"
@@ -30,18 +30,20 @@ class MatrixCapsNetDetector(NetworkDetector):
     calibrated_score: ClassVar[str] = "pp"
     default_rates: ClassVar[dict[str, float]] = {"linear": 0.003, "one_cycle": 0.02}
 
-    batch_size: int = setting(25, "Images a training step.")
+    batch_size: int = setting(25, "Number of images in each training step.")
     reconstruction_weight: float = setting(
-        0.0005, "Weight of the sum of squared reconstruction errors beside the spread loss."
+        0.0005, "Weight of the sum of squared reconstruction errors. The spread loss has weight 1."
     )
-    shift: int = setting(0, "Pixels by which training images are shifted at random.")
-    filters: int = setting(32, "Channels of the first convolution.")
-    primary_types: int = setting(8, "Types of primary capsules.")
+    shift: int = setting(0, "Largest random shift of training images, in pixels.")
+    filters: int = setting(32, "Number of channels of the first convolution.")
+    primary_types: int = setting(8, "Number of types of primary capsules.")
     capsule_types: tuple[int, int] = setting(
-        (16, 16), "Types of the two layers of convolutional capsules."
+        (16, 16), "Number of types in each of the two layers of convolutional capsules."
     )
-    routing_iterations: int = setting(2, "Iterations of EM routing.")
-    decoder_units: tuple[int, ...] = setting((512, 1024), "Widths of the decoder's hidden layers.")
+    routing_iterations: int = setting(2, "Number of iterations of EM routing.")
+    decoder_units: tuple[int, ...] = setting(
+        (512, 1024), "Number of units in each hidden layer of the decoder."
+    )
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:
         """Raises a UserError if images of (height, width) are too small."""
@@ -50,7 +52,7 @@ class MatrixCapsNetDetector(NetworkDetector):
         check_image_size(image_size)
 
     def train(self, images, labels, validation, callbacks) -> keras.Model:
-        """Minimises spread loss and reconstruction error."""
+        """Minimises the spread loss and the reconstruction error."""
         import keras
 
         from models import scores
@@ -91,7 +93,7 @@ class MatrixCapsNetDetector(NetworkDetector):
         inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
         scaled = ImagePreprocessing(images.shape[1:3], name="preprocessing")(inputs)
         outputs = scoring(scaled)
-        activations = outputs["activations"] + 1e-12  # all may be 0
+        activations = outputs["activations"] + 1e-12  # because all activations may be 0
         return keras.Model(
             inputs,
             {

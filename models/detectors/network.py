@@ -1,4 +1,4 @@
-"""What detectors share that train a network by gradient descent."""
+"""Base class of the detectors that train a network by gradient descent."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class NetworkDetector(Detector):
-    """Adds epochs, batches and a learning rate, and the training itself."""
+    """Adds settings for epochs, batches and the learning rate, and a method for training."""
 
     default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.001}
 
-    epochs: int = setting(20, "Passes over the training images.")
-    batch_size: int = setting(100, "Images a training step.")
+    epochs: int = setting(20, "Number of passes over the training images.")
+    batch_size: int = setting(100, "Number of images in each training step.")
     learning_rate: float | None = setting(
-        None, "Adam's highest; none: what was found best for the schedule."
+        None, "Largest learning rate of Adam. `None` means the best known rate for the schedule."
     )
     schedule: str = setting(
         "auto",
-        "Learning rate: linear (falls to zero), one_cycle (rises, then falls), or auto: one_cycle "
-        "below 20 epochs.",
+        "Schedule of the learning rate: linear (falls to zero), one_cycle (rises, then falls), or "
+        "auto (one_cycle below 20 epochs, else linear).",
     )
 
     def fit_network(
@@ -46,19 +46,23 @@ class NetworkDetector(Detector):
         weight_decay: float | None = None,
         **compiled,
     ) -> None:
-        """Compiles with Adam and trains; goes on after the last whole epoch of a killed training.
+        """Compiles the model with Adam and trains it.
+
+        After a kill, training continues after the last complete epoch.
 
         Args:
-            model: to be trained.
-            to_batch: from images, float32 (B, H, W, K) in [0, 1], and labels (B,) to `(x, y)`.
+            model: model that is trained.
+            to_batch: function from images, float32 (B, H, W, K) in [0, 1], and labels (B,) to the
+                pair `(x, y)` that Keras takes.
             images: uint8 array, shape (N, H, W, K).
             labels: int array, shape (N,).
             validation: images and labels of the same kind.
-            callbacks: of Keras.
-            crop_size: height and width of what the network sees; `None`: all.
-            shift: pixels by which images are shifted at random.
-            weight_decay: Adam's, decoupled.
-            **compiled: losses and metrics, for `compile`.
+            callbacks: Keras callbacks for training.
+            crop_size: height and width of the part of each image that the network sees. `None`
+                means the whole image.
+            shift: largest random shift of an image, in pixels.
+            weight_decay: decoupled weight decay of Adam.
+            **compiled: losses and metrics, which are passed to `compile`.
 
         Raises:
             UserError: if training diverges.
@@ -104,14 +108,15 @@ class NetworkDetector(Detector):
 
 
 def outputs_on(network: keras.Model, images: np.ndarray) -> np.ndarray:
-    """The output (N, D) of `network`, which takes float images, for uint8 images (N, H, W, K)."""
+    """Returns the output (N, ...) of `network` for uint8 images (N, H, W, K), scaled to [0, 1]."""
     return in_batches(lambda batch: network(batch.astype("float32") / 255), images)
 
 
 def in_batches(function: Callable, images: np.ndarray) -> Any:
-    """The output of `function` on images (N, ...), a few at a time: arrays, as it structures them.
+    """Calls `function` on batches of images (N, ...) and joins the outputs into arrays.
 
-    Unlike Keras's `predict` it does without compilation, and within any distribution strategy.
+    The structure of the output stays the same. Unlike Keras's `predict`, this needs no compilation
+    and works within any distribution strategy.
     """
     import keras
 

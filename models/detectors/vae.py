@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class VaeDetector(NetworkDetector):
-    """Scores by reconstruction error (`re`) and by the evidence lower bound (`elbo`).
+    """Scores images by the reconstruction error (`re`) and the evidence lower bound (`elbo`).
 
-    The labels serve `class_probabilities` alone, by the nearest class mean of the latent means. The
-    bound is taken at the mean of the latent Gaussian, without noise,
-    so that an image has one score.
+    The labels are used only for `class_probabilities`, which come from the distances of the latent
+    mean to the class means. The bound is computed at the mean of the latent Gaussian, without
+    noise, so that each image has exactly one score.
 
     Reference:
         arXiv 1907.06312, section 4; Kingma, Welling 2014, arXiv 1312.6114.
@@ -52,7 +52,7 @@ class VaeDetector(NetworkDetector):
         network = vae(images.shape[1:], self.latent_dim, self.seed)
 
         def to_batch(images, labels):
-            nothing = np.zeros(len(images), "float32")  # the divergence has no target
+            nothing = np.zeros(len(images), "float32")  # because the divergence has no target
             return images, {"reconstruction": images, "divergence": nothing}
 
         outputs = network.output

@@ -1,4 +1,4 @@
-"""Layers: they serialise, take any shape and never give NaN."""
+"""Layers of the models. They can be serialised, take any shape and never give NaN."""
 
 from models.layers.capsule_length import CapsuleLength
 from models.layers.capsule_mask import CapsuleMask
@@ -7,7 +7,7 @@ from models.layers.class_centres import ClassCentres
 from models.layers.conformal_calibration import ConformalCalibration
 from models.layers.em_capsules import ClassEmCapsules, ConvolutionalEmCapsules, em_routing
 from models.layers.geometric_transformations import GeometricTransformations
-from models.layers.image_preprocessing import ImagePreprocessing, resize_images
+from models.layers.image_preprocessing import ImagePreprocessing
 from models.layers.nearest_neighbours import NearestNeighbours
 from models.layers.primary_capsules import PrimaryCapsules
 from models.layers.rbf_one_class import RbfOneClass
@@ -30,7 +30,6 @@ __all__ = [
     "TrimBatch",
     "dynamic_routing",
     "em_routing",
-    "resize_images",
     "squash",
     "vector_length",
 ]

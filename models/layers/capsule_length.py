@@ -1,4 +1,4 @@
-"""The length of a capsule: the network's belief that its class is present."""
+"""Length of a capsule: how strongly the network believes that its class is present."""
 
 import keras
 
@@ -17,9 +17,9 @@ class CapsuleLength(keras.layers.Layer):
     """
 
     def call(self, capsules) -> keras.KerasTensor:
-        """Length along the last axis."""
+        """Computes the length along the last axis."""
         return vector_length(capsules)
 
     def compute_output_shape(self, input_shape) -> tuple:
-        """Shape (B, J)."""
+        """Returns the output shape, (B, J)."""
         return input_shape[:-1]

@@ -1,4 +1,4 @@
-"""Masking: only one class capsule reaches the decoder."""
+"""Mask that lets only one class capsule reach the decoder."""
 
 import keras
 from keras import ops
@@ -6,12 +6,12 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("capsad")
 class CapsuleMask(keras.layers.Layer):
-    """Sets all capsules but one to zero and flattens them.
+    """Sets all capsules except one to zero and flattens the result.
 
     Call arguments:
         capsules: float tensor, shape (B, J, E).
-        weights: float tensor, shape (B, J): one-hot true class in training; or the capsules'
-            lengths, of which the largest is kept, at inference.
+        weights: float tensor, shape (B, J): the one-hot true class in training, the lengths of the
+            capsules at inference. The capsule with the largest weight is kept.
 
     Returns:
         Float tensor, shape (B, J * E).
@@ -21,13 +21,13 @@ class CapsuleMask(keras.layers.Layer):
     """
 
     def call(self, capsules, weights) -> keras.KerasTensor:
-        """Keeps the capsule of the largest weight."""
+        """Keeps the capsule with the largest weight."""
         _, classes, dim = capsules.shape
         # B, J, 1
         mask = ops.one_hot(ops.argmax(weights, axis=-1), classes, dtype=capsules.dtype)[..., None]
         return ops.reshape(capsules * mask, (-1, classes * dim))
 
     def compute_output_shape(self, capsules_shape, weights_shape=None) -> tuple:
-        """Shape (B, J * E)."""
+        """Returns the output shape, (B, J * E)."""
         batch, classes, dim = capsules_shape
         return batch, classes * dim

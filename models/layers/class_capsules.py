@@ -1,4 +1,4 @@
-"""Class capsules: one capsule a class, reached from the layer below by dynamic routing."""
+"""Class capsules: one capsule for each class, computed by dynamic routing."""
 
 import keras
 from keras import ops
@@ -9,25 +9,25 @@ from models.layers.squash import squash
 def dynamic_routing(
     capsules: keras.KerasTensor, matrices: keras.KerasTensor, iterations: int
 ) -> keras.KerasTensor:
-    """Routing by agreement.
+    """Computes output capsules from input capsules, with routing by agreement.
 
-    The prediction vectors `u_hat = u W`, of which there are I * J an image, are never formed: by
-    linearity `s = sum_i (c u) W` and the agreement `u_hat . v = u . (v W^T)`. Both are sums over
-    the few components of `u`, each a matrix product over the many capsules.
+    Each image has I * J prediction vectors `u_hat = u W`. They are never formed, because by
+    linearity `s = sum_i (c u) W`, and the agreement is `u_hat . v = u . (v W^T)`. Both are sums
+    over the few components of `u`, and each term is a matrix product over the many capsules.
 
     Args:
         capsules: input capsules `u`, float, shape (B, I, D).
         matrices: transformation matrices `W`, float, shape (I, D, J, E).
-        iterations: routing iterations, at least 1.
+        iterations: number of routing iterations, at least 1.
 
     Returns:
-        Output capsules `v`, float, shape (B, J, E), lengths in [0, 1].
+        Output capsules `v`, float, shape (B, J, E), with lengths in [0, 1].
 
     Reference:
         Sabour, Frosst, Hinton 2017, arXiv 1710.09829, procedure 1.
     """
     count, dim, classes, class_dim = matrices.shape
-    # The logits start at 0, so the first coupling is uniform: one product. B, J, E
+    # The logits start at 0, so the first coupling is uniform and needs one product. B, J, E
     output = ops.matmul(
         ops.reshape(capsules, (-1, count * dim)),
         ops.reshape(matrices, (count * dim, classes * class_dim)),
@@ -38,7 +38,7 @@ def dynamic_routing(
     if iterations == 1:
         return ops.transpose(output, (1, 0, 2))
 
-    # D times B, I; D times J, I, E; D times J, E, I
+    # Lists of D tensors with the shapes B, I; J, I, E; and J, E, I
     components = ops.unstack(ops.transpose(capsules, (2, 0, 1)), dim)
     forward = ops.unstack(ops.transpose(matrices, (1, 2, 0, 3)), dim)
     backward = ops.unstack(ops.transpose(matrices, (1, 2, 3, 0)), dim)
@@ -62,7 +62,7 @@ def dynamic_routing(
 
 
 def _softmax(logits):
-    """Over the leading axis, where Keras's own would transpose twice."""
+    """Softmax over the leading axis, where the softmax of Keras would transpose twice."""
     powers = ops.exp(logits - ops.stop_gradient(ops.max(logits, axis=0)))
     return powers / ops.sum(powers, axis=0)
 
@@ -72,15 +72,15 @@ class ClassCapsules(keras.layers.Layer):
     """Fully connected capsules with a transformation matrix for each pair of capsules.
 
     Args:
-        num_capsules: output capsules J, one a class.
-        capsule_dim: output dimension E.
-        routing_iterations: iterations of routing by agreement, at least 1.
+        num_capsules: number of output capsules J, one for each class.
+        capsule_dim: dimension E of the output capsules.
+        routing_iterations: number of iterations of routing by agreement, at least 1.
 
     Call arguments:
-        capsules: float tensor, shape (B, I, D), I and D known.
+        capsules: float tensor, shape (B, I, D), where I and D are known.
 
     Returns:
-        Float tensor, shape (B, num_capsules, capsule_dim), lengths in [0, 1].
+        Float tensor, shape (B, num_capsules, capsule_dim), with lengths in [0, 1].
 
     Raises:
         ValueError: if `routing_iterations` is below 1.
@@ -102,25 +102,26 @@ class ClassCapsules(keras.layers.Layer):
         self.routing_iterations = routing_iterations
 
     def build(self, input_shape) -> None:
-        """Creates the transformation matrices W, (I, D, J, E)."""
+        """Creates the transformation matrices W, shape (I, D, J, E)."""
         _, count, dim = input_shape
         self.kernel = self.add_weight(
             name="kernel",
             shape=(count, dim, self.num_capsules, self.capsule_dim),
-            # Sabour's own; fan-based schemes would take the input capsules for a receptive field.
+            # As Sabour et al. do. Initialisers that scale with the fan-in would treat the input
+            # capsules as a receptive field.
             initializer=keras.initializers.TruncatedNormal(stddev=0.1),
         )
 
     def call(self, capsules) -> keras.KerasTensor:
-        """Predicts every output capsule from every input capsule, then routes."""
+        """Predicts each output capsule from each input capsule and routes the predictions."""
         return dynamic_routing(capsules, self.kernel, self.routing_iterations)
 
     def compute_output_shape(self, input_shape) -> tuple:
-        """Shape (B, J, E)."""
+        """Returns the output shape, (B, J, E)."""
         return input_shape[0], self.num_capsules, self.capsule_dim
 
     def get_config(self) -> dict:
-        """Every argument of the constructor."""
+        """Returns every argument of the constructor."""
         return {
             **super().get_config(),
             "num_capsules": self.num_capsules,

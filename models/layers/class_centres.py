@@ -1,4 +1,4 @@
-"""Squared distances to one centre a class."""
+"""Squared distances to the centre of each class."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("capsad")
 class ClassCentres(keras.layers.Layer):
-    """`|x - c_j|^2` for each class j.
+    """Squared distance `|x - c_j|^2` to the centre of each class j.
 
     Args:
         num_classes: number of classes C.
@@ -16,7 +16,7 @@ class ClassCentres(keras.layers.Layer):
         features: float tensor, shape (B, D).
 
     Returns:
-        Float tensor, shape (B, C), not negative.
+        Float tensor, shape (B, C), with no negative values.
 
     Reference:
         Ruff et al. 2018, Deep one-class classification, ICML, equation 4.
@@ -27,7 +27,7 @@ class ClassCentres(keras.layers.Layer):
         self.num_classes = num_classes
 
     def build(self, input_shape) -> None:
-        """Creates the centres, (C, D)."""
+        """Creates the centres, shape (C, D)."""
         self.centres = self.add_weight(
             name="centres",
             shape=(self.num_classes, input_shape[-1]),
@@ -36,19 +36,24 @@ class ClassCentres(keras.layers.Layer):
         )
 
     def place(self, features: np.ndarray, labels: np.ndarray) -> None:
-        """Puts each centre at its class's mean; features (N, D), labels (N,) from 0 to C - 1."""
+        """Moves each centre to the mean of its class.
+
+        Args:
+            features: float array, shape (N, D).
+            labels: int array, shape (N,), values 0 to C - 1.
+        """
         means = [features[labels == label].mean(axis=0) for label in range(self.num_classes)]
         self.centres.assign(np.stack(means))
 
     def call(self, features) -> keras.KerasTensor:
-        """Squared distances."""
+        """Computes the squared distances."""
         # B, C, D
         return ops.sum(ops.square(features[:, None, :] - self.centres), axis=-1)
 
     def compute_output_shape(self, input_shape) -> tuple:
-        """Shape (B, C)."""
+        """Returns the output shape, (B, C)."""
         return input_shape[0], self.num_classes
 
     def get_config(self) -> dict:
-        """Every argument of the constructor."""
+        """Returns every argument of the constructor."""
         return {**super().get_config(), "num_classes": self.num_classes}

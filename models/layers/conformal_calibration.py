@@ -10,9 +10,10 @@ class ConformalCalibration(keras.layers.Layer):
     """Turns a normality score s into `anomaly_score = 1 - p(s)`, in [0, 1).
 
     `p(s) = (1 + #{calibration scores <= s}) / (n + 1)` is the conformal p-value of s among the
-    scores of n normal images kept for this alone. For a normal image, exchangeable with those,
-    `P(p <= alpha) <= alpha`: "flag when anomaly_score > 1 - alpha" raises false alarms at a rate
-    of at most alpha. No alpha below 1 / (n + 1) can be resolved: nothing would be flagged.
+    scores of n normal images that are used for nothing else. For a normal image that is
+    exchangeable with these, `P(p <= alpha) <= alpha`. Therefore the rule "flag an image if its
+    anomaly_score > 1 - alpha" gives false alarms at a rate of at most alpha. If alpha is below
+    1 / (n + 1), the rule flags nothing.
 
     Args:
         size: number n of calibration scores.
@@ -21,8 +22,8 @@ class ConformalCalibration(keras.layers.Layer):
         scores: float tensor, shape (B,), higher = more normal.
 
     Returns:
-        Float tensor, shape (B,), in [0, 1), higher = more anomalous. A score that is NaN, which
-        nothing normal gives, counts as lower than all.
+        Float tensor, shape (B,), in [0, 1), higher = more anomalous. A NaN score counts as
+        lower than all others, because no normal image gives NaN.
 
     Reference:
         Bates, Candes, Lei, Romano, Sesia 2023, "Testing for outliers with conformal p-values",
@@ -34,16 +35,16 @@ class ConformalCalibration(keras.layers.Layer):
         self.size = size
 
     def build(self, input_shape) -> None:
-        """Creates the sorted calibration scores, (n,)."""
+        """Creates the sorted calibration scores, shape (n,)."""
         self.calibration_scores = self.add_weight(
             name="calibration_scores", shape=(self.size,), initializer="zeros", trainable=False
         )
 
     def calibrate(self, scores: np.ndarray) -> None:
-        """Stores the scores, shape (n,), of normal images that training never saw.
+        """Stores the scores, shape (n,), of normal images that were not used in training.
 
         Raises:
-            ValueError: if there are not `size` of them or one is not finite.
+            ValueError: if the number of scores is not `size`, or if a score is not finite.
         """
         scores = np.asarray(scores, "float32")
         if scores.shape != (self.size,):
@@ -53,15 +54,15 @@ class ConformalCalibration(keras.layers.Layer):
         self.calibration_scores.assign(np.sort(scores))
 
     def call(self, scores) -> keras.KerasTensor:
-        """1 - p."""
+        """Computes 1 - p."""
         scores = ops.where(ops.isnan(scores), -np.inf, scores)
         at_most = ops.searchsorted(self.calibration_scores, scores, side="right")
         return 1.0 - (1.0 + ops.cast(at_most, scores.dtype)) / (self.size + 1)
 
     def compute_output_shape(self, input_shape) -> tuple:
-        """Shape (B,)."""
+        """Returns the output shape, (B,)."""
         return input_shape
 
     def get_config(self) -> dict:
-        """Every argument of the constructor."""
+        """Returns every argument of the constructor."""
         return {**super().get_config(), "size": self.size}

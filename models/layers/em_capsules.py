@@ -16,26 +16,26 @@ def em_routing(
     beta_activate: keras.KerasTensor,
     iterations: int,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Clusters the votes of the capsules below by a mixture of Gaussians.
+    """Clusters the votes of the lower capsules by a mixture of Gaussians.
 
-    The E-step is done in log space. Where no activation comes from below the poses are the plain
-    mean of the votes, and the activation falls to what `beta_activate` alone gives.
+    The E-step is done in log space. If all lower capsules are inactive, the poses are the plain
+    mean of the votes, and the activations depend on `beta_activate` alone.
 
     Args:
-        votes: float tensor, shape (N, J, I, 16): for each capsule above of each below; N runs
-            over images and positions.
-        activations: of the capsules below, float tensor, shape (N, I), in [0, 1].
-        beta_use: cost of using a capsule above, per unit of data and dimension, shape (J,).
-        beta_activate: reward of activating it, shape (J,).
-        iterations: at least 1.
+        votes: float tensor, shape (N, J, I, 16): the vote of each of the I lower capsules for each
+            of the J upper capsules. N runs over images and positions.
+        activations: activations of the lower capsules, float tensor, shape (N, I), in [0, 1].
+        beta_use: cost of using an upper capsule, per unit of data and dimension, shape (J,).
+        beta_activate: reward for activating an upper capsule, shape (J,).
+        iterations: number of routing iterations, at least 1.
 
     Returns:
-        Poses, shape (N, J, 16), and activations, shape (N, J), in [0, 1].
+        Poses, shape (N, J, 16), and activations, shape (N, J), in [0, 1], of the upper capsules.
 
     Reference:
         Hinton, Sabour, Frosst 2018, Matrix capsules with EM routing, procedure 1; the inverse
-        temperature rises by iteration as in Gritzman 2019, Avoiding implementation pitfalls of
-        "Matrix capsules with EM routing", arXiv 1907.00652.
+        temperature rises with each iteration as in Gritzman 2019, Avoiding implementation pitfalls
+        of "Matrix capsules with EM routing", arXiv 1907.00652.
     """
     above, below = votes.shape[1:3]
     # N, 1, I
@@ -47,14 +47,15 @@ def em_routing(
         total = ops.sum(responsibility, axis=-1) + 1e-8
         # N, J, 1, I
         share = ((responsibility + 1e-8 / below) / total[..., None])[:, :, None]
-        # N, J, 1, 16: a matrix product, so that nothing as large as the votes arises
+        # N, J, 1, 16. The matrix product avoids a temporary tensor as large as the votes.
         mean = ops.matmul(share, votes)
         # N, J, I, 16
         deviation = ops.square(votes - mean)
         # N, J, 16
         variance = ops.matmul(share, deviation)[:, :, 0] + _LEAST_VARIANCE
         log_variance = ops.log(variance)
-        # The data a capsule gets are counted as a part of what there is: sizes then don't matter.
+        # The amount of data of a capsule is relative to an equal share of all data. Therefore the
+        # numbers of capsules do not matter.
         amount = total * above / below
         cost = (beta_use + 0.5 * ops.mean(log_variance, axis=-1)) * amount
         inverse_temperature = 8.0 * (1.0 - 0.95 ** (iteration + 1))
@@ -70,7 +71,7 @@ def em_routing(
 
 
 class _EmCapsules(keras.layers.Layer):
-    """What the two layers share: transformation matrices, betas, routing."""
+    """Base of the two layers, with their matrices, betas and routing."""
 
     def __init__(self, capsules, routing_iterations, **kwargs):
         super().__init__(**kwargs)
@@ -89,7 +90,7 @@ class _EmCapsules(keras.layers.Layer):
         self.beta_activate = self.add_weight(name="beta_activate", shape=(self.capsules,))
 
     def _votes(self, poses):
-        """Poses (N, I, 16) times matrices: votes (N, J, I, 16)."""
+        """Multiplies poses (N, I, 16) by the matrices and returns votes (N, J, I, 16)."""
         below = self.kernel.shape[0]
         # I, N * 4, 4 @ I, 4, J * 4
         poses = ops.reshape(ops.transpose(poses, (1, 0, 2)), (below, -1, _POSE))
@@ -106,7 +107,7 @@ class _EmCapsules(keras.layers.Layer):
         )
 
     def get_config(self) -> dict:
-        """Every argument of the constructor."""
+        """Returns every argument of the constructor."""
         return {
             **super().get_config(),
             "capsules": self.capsules,
@@ -115,7 +116,7 @@ class _EmCapsules(keras.layers.Layer):
 
 
 class _NearIdentity(keras.initializers.Initializer):
-    """The identity and a little noise for every pair of capsules."""
+    """Sets the matrix of each pair of capsules to the identity plus some noise."""
 
     def __call__(self, shape, dtype=None):
         noise = keras.initializers.TruncatedNormal(stddev=0.3)(shape, dtype)
@@ -125,13 +126,13 @@ class _NearIdentity(keras.initializers.Initializer):
 
 @keras.saving.register_keras_serializable("capsad")
 class ConvolutionalEmCapsules(_EmCapsules):
-    """Each capsule above sees the capsules of a square of positions below.
+    """Convolutional capsules. Each one sees the lower capsules in a square of positions.
 
     Args:
-        capsules: types of capsules J at each position above.
+        capsules: number J of capsule types at each output position.
         kernel_size: height and width K of the square.
-        strides: distance of the squares.
-        routing_iterations: at least 1.
+        strides: distance between neighbouring squares.
+        routing_iterations: number of iterations of EM routing, at least 1.
 
     Call arguments:
         poses: float tensor, shape (B, H, W, I, 16).
@@ -153,11 +154,11 @@ class ConvolutionalEmCapsules(_EmCapsules):
         self.strides = strides
 
     def build(self, poses_shape, activations_shape=None) -> None:
-        """Creates the matrices, (K * K * I, 4, J * 4), and the betas, (J,)."""
+        """Creates the matrices, shape (K * K * I, 4, J * 4), and the betas, shape (J,)."""
         self._add_weights(self.kernel_size**2 * poses_shape[3])
 
     def call(self, poses, activations) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """Cuts out the squares and routes in each."""
+        """Cuts out the squares and routes within each square."""
         _, height, width, types, _ = poses.shape
         rows, columns = (self._extent(extent) for extent in (height, width))
         below = self.kernel_size**2 * types
@@ -172,7 +173,7 @@ class ConvolutionalEmCapsules(_EmCapsules):
         )
 
     def _squares(self, values, rows, columns):
-        """From (B, H, W, I, P) to (B, H', W', K * K, I, P)."""
+        """Cuts values (B, H, W, I, P) into squares (B, H', W', K * K, I, P)."""
         parts = []
         for row in range(self.kernel_size):
             for column in range(self.kernel_size):
@@ -185,26 +186,26 @@ class ConvolutionalEmCapsules(_EmCapsules):
         return 1 + (extent - self.kernel_size) // self.strides
 
     def compute_output_shape(self, poses_shape, activations_shape=None) -> tuple:
-        """Shapes of poses and activations."""
+        """Returns the shapes of poses and activations."""
         batch, height, width = poses_shape[:3]
         shape = (batch, self._extent(height), self._extent(width), self.capsules)
         return (*shape, _PARTS), shape
 
     def get_config(self) -> dict:
-        """Every argument of the constructor."""
+        """Returns every argument of the constructor."""
         return {**super().get_config(), "kernel_size": self.kernel_size, "strides": self.strides}
 
 
 @keras.saving.register_keras_serializable("capsad")
 class ClassEmCapsules(_EmCapsules):
-    """One capsule a class, reached from all positions by the same matrices.
+    """Class capsules, one for each class. All positions share the same matrices.
 
-    The scaled coordinates of a vote's position are added to its first two components, so that
-    sharing matrices loses no place (coordinate addition).
+    The scaled coordinates of its position are added to the first two components of each vote, so
+    that the position is not lost (coordinate addition).
 
     Args:
         capsules: number of classes J.
-        routing_iterations: at least 1.
+        routing_iterations: number of iterations of EM routing, at least 1.
 
     Call arguments:
         poses: float tensor, shape (B, H, W, I, 16).
@@ -224,7 +225,7 @@ class ClassEmCapsules(_EmCapsules):
         super().__init__(capsules, routing_iterations, **kwargs)
 
     def build(self, poses_shape, activations_shape=None) -> None:
-        """Creates the matrices, (I, 4, J * 4), and the betas, (J,)."""
+        """Creates the matrices, shape (I, 4, J * 4), and the betas, shape (J,)."""
         self._add_weights(poses_shape[3])
 
     def call(self, poses, activations) -> tuple[keras.KerasTensor, keras.KerasTensor]:
@@ -240,13 +241,13 @@ class ClassEmCapsules(_EmCapsules):
         return self._route(votes, ops.reshape(activations, (-1, height * width * types)))
 
     def compute_output_shape(self, poses_shape, activations_shape=None) -> tuple:
-        """Shapes of poses and activations."""
+        """Returns the shapes of poses and activations."""
         shape = (poses_shape[0], self.capsules)
         return (*shape, _PARTS), shape
 
 
 def _coordinates(height, width):
-    """(H * W, 16): row and column in (0, 1) in the first two components, else 0."""
+    """Array (H * W, 16): row and column, in (0, 1), in the first two components, else 0."""
     coordinates = np.zeros((height, width, _PARTS), "float32")
     coordinates[..., 0] = (np.arange(height)[:, None] + 0.5) / height
     coordinates[..., 1] = (np.arange(width) + 0.5) / width

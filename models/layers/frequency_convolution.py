@@ -1,4 +1,4 @@
-"""An exact convolution with a third of the multiplications, for processors without a GPU's."""
+"""Exact convolution with a third of the multiplications, for machines without a GPU or TPU."""
 
 import functools
 import math
@@ -13,18 +13,20 @@ _REAL_POINTS = np.array([0, np.inf, 0.58, -0.58, 1 / 0.58, -1 / 0.58])
 def frequency_convolution(
     images: keras.KerasTensor, kernel: keras.KerasTensor, strides: int
 ) -> keras.KerasTensor:
-    """Strided "valid" convolution (as networks call it: a correlation) in the frequency domain.
+    """Computes a strided "valid" convolution (strictly, a correlation) in the frequency domain.
 
-    A convolution of stride s is one of stride 1 over s x s times the channels (space to depth),
-    and that is a product of polynomials: evaluated at as many points as it has coefficients, a
-    product a point. At roots of unity these are the frequencies of a Fourier transform; some real
-    points beside them (Toom, Cook) save the two further products that a complex one takes (Gauss).
-    Altogether it is a bilinear algorithm `y = C ((A x) * (B k))`, with constant matrices A, B, C
-    and a matrix product over the channels for `*`. Equal to the direct sum up to rounding.
+    A convolution of stride s equals one of stride 1 over s x s times as many channels (space to
+    depth). This is a product of polynomials. It is computed from their values at as many points as
+    the product has coefficients, with one multiplication at each point. At roots of unity, the
+    values are the frequencies of a Fourier transform. A complex multiplication takes three real
+    ones (Gauss), so some real points are used as well, which take only one (Toom, Cook).
+    In total, this is a bilinear algorithm `y = C ((A x) * (B k))`, where A, B and C are constant
+    matrices and `*` is a matrix product over the channels. The result equals the direct sum up to
+    rounding.
 
     Args:
-        images: float tensor, shape (B, H, W, C); H, W and C known.
-        kernel: float tensor, shape (K, K, C, F), K at most H and W.
+        images: float tensor, shape (B, H, W, C), where H, W and C are known.
+        kernel: float tensor, shape (K, K, C, F), where K is at most H and at most W.
         strides: stride in both directions.
 
     Returns:
@@ -34,7 +36,7 @@ def frequency_convolution(
     size, filters = kernel.shape[0], kernel.shape[-1]
     out = tuple(1 + (extent - size) // strides for extent in (height, width))
     taps = math.ceil(size / strides)
-    # Extent of the image in cells of strides x strides pixels.
+    # Height and width of the image in cells of strides x strides pixels.
     rows, columns = (extent + taps - 1 for extent in out)
     depth = strides * strides * channels
 
@@ -67,13 +69,16 @@ def frequency_convolution(
 def multiply_adds(
     image_shape: tuple[int, int, int], kernel_size: int, filters: int, strides: int
 ) -> tuple[float, float]:
-    """Multiply-adds an image in batches of 100: of the direct sum and of this way.
+    """Counts the multiply-adds for each image in a batch of 100.
 
     Args:
         image_shape: height, width and channels of the image.
         kernel_size: height and width of the kernel.
-        filters: channels of the output.
+        filters: number of channels of the output.
         strides: stride in both directions.
+
+    Returns:
+        The numbers for the direct sum and for `frequency_convolution`.
     """
     height, width, channels = image_shape
     out = tuple(1 + (extent - kernel_size) // strides for extent in (height, width))
@@ -91,7 +96,7 @@ def multiply_adds(
 
 
 def _fit(images, height, width):
-    """Crops what the kernel never reaches and pads what only its zeros reach."""
+    """Crops pixels that the kernel never reaches, and pads pixels that only its zeros reach."""
     _, rows, columns, _ = images.shape
     if (rows, columns) == (height, width):
         return images
@@ -104,10 +109,10 @@ def _fit(images, height, width):
 def _matrices(
     shape: tuple[int, int], taps: int, out: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A (P, rows * columns), B (P, taps * taps) and C (out * out, P), float32.
+    """Returns float32 A (P, rows * columns), B (P, taps * taps) and C (out * out, P).
 
-    Where the points are complex they come in conjugate pairs, of which one is needed, and a
-    complex product takes three real ones: `(a + bi)(c + di) = (p1 - p3) + (p1 + p2) i` with
+    Complex points come in conjugate pairs, and only one point of each pair is needed. A complex
+    product takes three real ones: `(a + bi)(c + di) = (p1 - p3) + (p1 + p2) i` with
     `p1 = c (a + b)`, `p2 = a (d - c)`, `p3 = b (c + d)`.
     """
     (row_points, row_conjugates), (column_points, column_conjugates) = map(_points, shape)
@@ -120,7 +125,7 @@ def _matrices(
     real, pairs = index == conjugates, index < conjugates
     a, b = image[pairs].real, image[pairs].imag
     c, d = kernel[pairs].real, kernel[pairs].imag
-    # The real part of a pair's sum: 2 Re((p + qi) Y) = p1 (p - q) - p2 q - p3 p, doubled.
+    # The sum over a pair is real: 2 Re((p + qi) Y) = 2 (p1 (p - q) - p2 q - p3 p).
     p, q = 2 * output[:, pairs].real, 2 * output[:, pairs].imag
     return (
         np.concatenate([image[real].real, a + b, a, b]).astype("float32"),
@@ -130,9 +135,9 @@ def _matrices(
 
 
 def _points(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points at which polynomials of `count` coefficients are evaluated; each one's conjugate.
+    """Returns points for polynomials of `count` coefficients, and the index of each conjugate.
 
-    Real points save products, roots of unity keep the accuracy.
+    Real points save products. Roots of unity keep the accuracy.
     """
     reals = _REAL_POINTS[: 6 if count >= 9 else min(count, 2)]
     order = np.arange(count - len(reals))
@@ -142,7 +147,7 @@ def _points(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _powers(points, count):
-    """The powers 0 to count - 1 of each point, a row each; of infinity the highest alone."""
+    """Returns the powers 0 to count - 1 of each point as a row; for infinity, 0, ..., 0, 1."""
     infinite = np.isinf(points)[:, None]
     highest = np.arange(count) == count - 1
     return np.where(infinite, highest, np.where(infinite, 0, points[:, None]) ** np.arange(count))

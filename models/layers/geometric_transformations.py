@@ -1,4 +1,4 @@
-"""All transformations of Golan and El-Yaniv, one after the other along the batch."""
+"""All geometric transformations of Golan and El-Yaniv, joined along the batch axis."""
 
 import keras
 import numpy as np
@@ -7,19 +7,20 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("capsad")
 class GeometricTransformations(keras.layers.Layer):
-    """Flips left to right, rotates by quarter turns and, with `shifts`, translates.
+    """Flips images left to right, rotates them by quarter turns and, with `shifts`, moves them.
 
-    Transformation 0 is the identity. What a translation leaves free is filled by reflection.
+    Transformation 0 is the identity. Pixels that a move leaves empty are filled by reflection.
 
     Args:
-        shifts: whether to translate by a quarter of the image, each way: 72 transformations
-            instead of 8.
+        shifts: whether to move images by a quarter of their size in each direction, too. This gives
+            72 transformations instead of 8.
 
     Call arguments:
-        images: float tensor, shape (B, H, W, K), H = W.
+        images: float tensor, shape (B, H, W, K), where H = W.
 
     Returns:
-        Float tensor, shape (T * B, H, W, K): all images transformed by the first, and so on.
+        Float tensor, shape (T * B, H, W, K): all images after transformation 0, then all images
+        after transformation 1, and so on.
 
     Reference:
         Golan, El-Yaniv 2018, arXiv 1805.10917, section 4.
@@ -39,11 +40,11 @@ class GeometricTransformations(keras.layers.Layer):
 
     @property
     def count(self) -> int:
-        """Number of transformations T."""
+        """The number of transformations T."""
         return len(self.transformations)
 
     def transform(self, images: np.ndarray, index: int) -> np.ndarray:
-        """One transformation of images (B, H, W, K), an array or a tensor."""
+        """Applies one transformation to images (B, H, W, K), an array or a tensor."""
         flip, down, right, turns = self.transformations[index]
         if flip:
             images = images[:, :, ::-1]
@@ -57,40 +58,40 @@ class GeometricTransformations(keras.layers.Layer):
         return _turned(images, turns)
 
     def call(self, images) -> keras.KerasTensor:
-        """All transformations."""
+        """Applies all transformations."""
         return ops.concatenate([self.transform(images, index) for index in range(self.count)])
 
     def mean_log_probability(
         self, logits: keras.KerasTensor, num_classes: int
     ) -> keras.KerasTensor:
-        """Mean over the transformations t of `log p(c, t | t(x))`.
+        """Computes the mean of `log p(c, t | t(x))` over the transformations t.
 
         Args:
-            logits: for what `call` gives, float tensor, shape (T * B, C * T).
+            logits: logits for the output of `call`, float tensor, shape (T * B, C * T).
             num_classes: number of classes C.
 
         Returns:
-            Float tensor, shape (B, C), not positive.
+            Float tensor, shape (B, C), with no positive values.
         """
         log_probability = ops.log_softmax(logits, axis=-1)
         # T, B, C, T
         log_probability = ops.reshape(log_probability, (self.count, -1, num_classes, self.count))
-        # Of T x T the diagonal: what was done is what is asked for.
+        # Takes the diagonal of T x T: the probability of the transformation that was applied.
         done = ops.reshape(np.eye(self.count, dtype="float32"), (self.count, 1, 1, self.count))
         return ops.sum(log_probability * done, axis=(0, 3)) / self.count
 
     def compute_output_shape(self, input_shape) -> tuple:
-        """Shape (T * B, H, W, K)."""
+        """Returns the output shape, (T * B, H, W, K)."""
         batch = input_shape[0] and input_shape[0] * self.count
         return batch, *input_shape[1:]
 
     def get_config(self) -> dict:
-        """Every argument of the constructor."""
+        """Returns every argument of the constructor."""
         return {**super().get_config(), "shifts": self.shifts}
 
 
 def _turned(images, turns):
-    """By quarter turns, counter-clockwise."""
+    """Rotates images by a number of quarter turns, counter-clockwise."""
     if turns == 2:
         return images[:, ::-1, ::-1]
     if turns in (1, 3):

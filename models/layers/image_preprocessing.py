@@ -1,47 +1,24 @@
-"""From images as they come to the network's input, as a part of the exported model."""
+"""Preprocessing of raw images for the network, as a part of the exported model."""
 
 import keras
 from keras import ops
 
-
-def resize_images(images: keras.KerasTensor, image_size: tuple[int, int]) -> keras.KerasTensor:
-    """Resizes to `image_size` (height, width), bilinear with anti-aliasing, on the 8-bit grid.
-
-    Rounding back to whole grey values lets resized training images be kept as uint8 without a
-    difference to what the exported model computes.
-
-    Args:
-        images: uint8 or float tensor of values in [0, 255], shape (B, H, W, C) or (H, W, C).
-        image_size: height and width of the result.
-
-    Returns:
-        Float32 tensor of whole values in [0, 255], shape (B, *image_size, C) or without B.
-    """
-    images = ops.cast(images, "float32")
-    if tuple(images.shape[-3:-1]) == tuple(image_size):
-        return images
-    resized = ops.image.resize(
-        images,
-        image_size,
-        interpolation="bilinear",
-        antialias=True,
-        data_format="channels_last",
-    )
-    return ops.clip(ops.round(resized), 0.0, 255.0)
+from models.images import resize_images
 
 
 @keras.saving.register_keras_serializable("capsad")
 class ImagePreprocessing(keras.layers.Layer):
-    """Resizes to `image_size`, cuts out the centre, scales to [0, 1].
+    """Resizes images to `image_size`, cuts out their centres and scales values to [0, 1].
 
-    An empty batch gets one black image, for on it oneDNN's convolutions fail; see `TrimBatch`.
+    An empty batch gets one black image, because oneDNN's convolutions fail on empty batches.
+    `TrimBatch` removes the result for this image.
 
     Args:
-        image_size: height and width after resizing.
-        crop_size: height and width of the central part that the network sees; `None`: all.
+        image_size: height and width of the images after resizing.
+        crop_size: height and width of the central part that the network sees. `None` keeps all.
 
     Call arguments:
-        images: uint8 or float tensor of values in [0, 255], shape (B, H, W, C), H and W any.
+        images: uint8 or float tensor of values in [0, 255], shape (B, H, W, C), for any H and W.
 
     Returns:
         Float32 tensor in [0, 1], shape (max(B, 1), *crop_size, C).
@@ -53,7 +30,7 @@ class ImagePreprocessing(keras.layers.Layer):
         self.crop_size = tuple(crop_size or image_size)
 
     def call(self, images) -> keras.KerasTensor:
-        """Resizes, crops, scales."""
+        """Resizes, crops and scales images."""
         images = resize_images(images, self.image_size)
         top, left = (
             (size - crop) // 2 for size, crop in zip(self.image_size, self.crop_size, strict=True)
@@ -64,11 +41,11 @@ class ImagePreprocessing(keras.layers.Layer):
         return ops.concatenate([images, blank[ops.shape(images)[0] :]])
 
     def compute_output_shape(self, input_shape) -> tuple:
-        """Shape (B, *crop_size, C)."""
+        """Returns the output shape, (B, *crop_size, C)."""
         return input_shape[0], *self.crop_size, input_shape[-1]
 
     def get_config(self) -> dict:
-        """Every argument of the constructor."""
+        """Returns every argument of the constructor."""
         return {
             **super().get_config(),
             "image_size": self.image_size,

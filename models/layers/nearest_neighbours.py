@@ -1,4 +1,4 @@
-"""Distance to the nearest neighbours among stored features."""
+"""Distance to the k-th nearest neighbour among stored features."""
 
 import keras
 import numpy as np
@@ -9,11 +9,11 @@ from models.layers.squash import vector_length
 
 @keras.saving.register_keras_serializable("capsad")
 class NearestNeighbours(keras.layers.Layer):
-    """Minus the distance to the k-th nearest stored feature, all scaled to unit length.
+    """Minus the distance to the k-th nearest stored feature, after scaling to unit length.
 
     Args:
         size: number n of stored features.
-        neighbours: k, from 1 to n.
+        neighbours: rank k of the neighbour, from 1 to n.
 
     Call arguments:
         features: float tensor, shape (B, D).
@@ -32,7 +32,7 @@ class NearestNeighbours(keras.layers.Layer):
         self.neighbours = neighbours
 
     def build(self, input_shape) -> None:
-        """Creates the stored features, (n, D)."""
+        """Creates the stored features, shape (n, D)."""
         self.bank = self.add_weight(
             name="bank",
             shape=(self.size, input_shape[-1]),
@@ -41,11 +41,14 @@ class NearestNeighbours(keras.layers.Layer):
         )
 
     def remember(self, features: np.ndarray) -> None:
-        """Stores `features`, float (n, D)."""
+        """Stores `features`, a float array of shape (n, D)."""
         self.bank.assign(_unit(ops.convert_to_tensor(features)))
 
     def call(self, features) -> keras.KerasTensor:
-        """Seeks by the cosine; the distance by differences, which don't cancel when small."""
+        """Finds the neighbour by the cosine, and computes the distance from differences.
+
+        Small distances would lose their accuracy if they were computed from the cosine.
+        """
         features = _unit(features)
         # B, n
         cosine = ops.matmul(features, ops.transpose(self.bank))
@@ -54,11 +57,11 @@ class NearestNeighbours(keras.layers.Layer):
         return -vector_length(features - ops.take(self.bank, farthest, axis=0))
 
     def compute_output_shape(self, input_shape) -> tuple:
-        """Shape (B,)."""
+        """Returns the output shape, (B,)."""
         return input_shape[:1]
 
     def get_config(self) -> dict:
-        """Every argument of the constructor."""
+        """Returns every argument of the constructor."""
         return {**super().get_config(), "size": self.size, "neighbours": self.neighbours}
 
 

@@ -7,7 +7,7 @@ from models.device import has_accelerator
 from models.layers.frequency_convolution import frequency_convolution, multiply_adds
 from models.layers.squash import squash
 
-# Measured on CapsNet for 28x28 images: below, the direct convolution is the faster.
+# For smaller batches, the direct convolution is faster (measured with CapsNet, 28x28 images).
 _FEW_IMAGES = 16
 
 
@@ -16,23 +16,24 @@ class PrimaryCapsules(keras.layers.Layer):
     """Turns a feature map into a flat list of squashed capsules.
 
     Args:
-        capsule_types: capsules at each position.
-        capsule_dim: length of each capsule's vector.
+        capsule_types: number of capsules at each position.
+        capsule_dim: dimension of each capsule.
         kernel_size: height and width of the convolution's kernel.
         strides: stride of the convolution.
-        method: `direct`; `frequency`, equal up to rounding and on a CPU several times faster, see
-            `frequency_convolution`; or `auto`, the latter where there is no GPU or TPU, it saves
-            arithmetic and images are more than a few. The weights are the same.
+        method: `direct`, `frequency` or `auto`. `frequency` gives the same result up to rounding,
+            and is several times faster on a CPU; see `frequency_convolution`. `auto` chooses it if
+            there is no GPU or TPU, it saves arithmetic, and the batch is for training or not very
+            small. The weights are the same for all methods.
 
     Raises:
-        ValueError: if `method` is none of these.
+        ValueError: if `method` is not one of the three.
 
     Call arguments:
         features: float tensor, shape (B, H, W, C).
 
     Returns:
-        float32 tensor whatever the dtype policy, which is that of the convolution; shape
-        (B, H' * W' * capsule_types, capsule_dim), lengths in [0, 1].
+        float32 tensor, shape (B, H' * W' * capsule_types, capsule_dim), with lengths in [0, 1]. The
+        dtype policy applies only to the convolution.
 
     Example:
         >>> PrimaryCapsules()(keras.ops.zeros((2, 20, 20, 256))).shape
@@ -68,11 +69,11 @@ class PrimaryCapsules(keras.layers.Layer):
         )
 
     def build(self, input_shape) -> None:
-        """Creates the kernel, (kernel_size, kernel_size, C, types * dim), and the bias."""
+        """Creates the bias and the kernel, shape (kernel_size, kernel_size, C, types * dim)."""
         self.convolution.build(input_shape)
 
     def call(self, features, training=False) -> keras.KerasTensor:
-        """Convolves, groups channels into capsules, squashes."""
+        """Convolves features, groups channels into capsules and squashes the capsules."""
         # B, H', W', types * dim
         capsules = ops.cast(self._convolve(features, training), "float32")
         # B, I, D
@@ -82,7 +83,7 @@ class PrimaryCapsules(keras.layers.Layer):
 
     def _convolve(self, features, training):
         def in_frequency_domain():
-            # In float32, for the transforms are; the output is of the direct one's dtype.
+            # The transforms are float32. The output has the dtype of the direct convolution.
             images, kernel, bias = (
                 ops.cast(values, "float32")
                 for values in (features, self.convolution.kernel, self.convolution.bias)
@@ -99,7 +100,7 @@ class PrimaryCapsules(keras.layers.Layer):
             return direct()
         if training:
             return in_frequency_domain()
-        # Transforming the kernel does not pay for the few images of one request.
+        # For the few images of one request, transforming the kernel takes too long.
         return ops.cond(ops.shape(features)[0] < _FEW_IMAGES, direct, in_frequency_domain)
 
     def _saves_arithmetic(self, shape):
@@ -111,12 +112,12 @@ class PrimaryCapsules(keras.layers.Layer):
         return in_frequency_domain < direct
 
     def compute_output_shape(self, input_shape) -> tuple:
-        """Shape (B, I, D)."""
+        """Returns the output shape, (B, I, D)."""
         batch, height, width, _ = self.convolution.compute_output_shape(input_shape)
         return batch, height * width * self.capsule_types, self.capsule_dim
 
     def get_config(self) -> dict:
-        """Every argument of the constructor."""
+        """Returns every argument of the constructor."""
         return {
             **super().get_config(),
             "capsule_types": self.capsule_types,

@@ -9,14 +9,15 @@ from models.layers.squash import vector_length
 
 @keras.saving.register_keras_serializable("capsad")
 class RbfOneClass(keras.layers.Layer):
-    """`f(x) = sum_i a_i exp(-gamma |x - c_i|^2) + b`, of x scaled to unit length.
+    """Computes `f(x) = sum_i a_i exp(-gamma |x - c_i|^2) + b`, with x scaled to unit length.
 
-    The centres c are the support vectors of an exact machine, or the landmarks of Nystroem's
-    approximation, whose linear map and hyperplane make one vector of weights a.
+    The centres c are the support vectors of an exact machine or the landmarks of Nystroem's
+    approximation. The linear map and the hyperplane of the approximation are combined in the
+    coefficients a.
 
     Args:
         centres: number n of centres.
-        gamma: of the kernel, positive.
+        gamma: positive parameter of the kernel.
 
     Call arguments:
         features: float tensor, shape (B, D).
@@ -35,7 +36,7 @@ class RbfOneClass(keras.layers.Layer):
         self.gamma = gamma
 
     def build(self, input_shape) -> None:
-        """Creates the centres (n, D), coefficients (n,) and intercept (1,)."""
+        """Creates the centres (n, D), the coefficients (n,) and the intercept (1,)."""
 
         def weight(name, *shape):
             return self.add_weight(name=name, shape=shape, initializer="zeros", trainable=False)
@@ -50,13 +51,13 @@ class RbfOneClass(keras.layers.Layer):
         coefficients: np.ndarray,
         intercept: float,
     ) -> None:
-        """Stores what was fitted; shapes as in `build`."""
+        """Stores a fitted machine: centres (n, D), coefficients (n,) and an intercept."""
         self.centre.assign(centre)
         self.coefficients.assign(coefficients)
         self.intercept.assign([intercept])
 
     def call(self, features) -> keras.KerasTensor:
-        """Scales, then sums the kernels."""
+        """Scales the features and sums the kernels."""
         features = features / ops.maximum(vector_length(features, keepdims=True), 1e-12)
         # B, n
         squared = (
@@ -68,9 +69,9 @@ class RbfOneClass(keras.layers.Layer):
         return ops.matmul(kernel, self.coefficients) + self.intercept[0]
 
     def compute_output_shape(self, input_shape) -> tuple:
-        """Shape (B,)."""
+        """Returns the output shape, (B,)."""
         return input_shape[:1]
 
     def get_config(self) -> dict:
-        """Every argument of the constructor."""
+        """Returns every argument of the constructor."""
         return {**super().get_config(), "centres": self.centres, "gamma": self.gamma}

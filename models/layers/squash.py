@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-# The square of the smallest length told from zero; keeps the gradient of the root finite at 0.
+# Square of the smallest length that is not taken as 0. It keeps the gradient finite at 0.
 _TINY = 1e-30
 
 
@@ -12,7 +12,7 @@ def vector_length(vectors: keras.KerasTensor, keepdims: bool = False) -> keras.K
 
     Args:
         vectors: float tensor, shape (..., D).
-        keepdims: keep the reduced axis with size 1.
+        keepdims: whether to keep the reduced axis, with size 1.
 
     Returns:
         Float tensor, shape (...) or (..., 1), values >= 1e-15.
@@ -24,14 +24,14 @@ def vector_length(vectors: keras.KerasTensor, keepdims: bool = False) -> keras.K
 def squash(vectors: keras.KerasTensor) -> keras.KerasTensor:
     """Shrinks vectors to a length below 1 and keeps their direction.
 
-    `squash(s) = |s|^2 / (1 + |s|^2) * s / |s|`, computed as `s / (|s| + 1 / |s|)`: 0 with a finite
-    gradient at s = 0, and no overflow up to |s| = 1e18.
+    `squash(s) = |s|^2 / (1 + |s|^2) * s / |s|` is computed as `s / (|s| + 1 / |s|)`. At s = 0, it
+    is 0 and has a finite gradient. There is no overflow up to |s| = 1e18.
 
     Args:
         vectors: float tensor, shape (..., D).
 
     Returns:
-        Float tensor of the same shape, lengths in [0, 1].
+        Float tensor of the same shape, with lengths in [0, 1].
 
     Reference:
         Sabour, Frosst, Hinton 2017, arXiv 1710.09829, equation 1.

@@ -1,4 +1,4 @@
-"""Takes back what `ImagePreprocessing` added to an empty batch."""
+"""Removes the result for the image that `ImagePreprocessing` adds to an empty batch."""
 
 import keras
 from keras import ops
@@ -6,20 +6,20 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("capsad")
 class TrimBatch(keras.layers.Layer):
-    """Keeps as many values as there are images.
+    """Keeps as many values as there are images in the batch.
 
     Call arguments:
         values: tensor, shape (max(B, 1), ...).
         images: tensor, shape (B, ...).
 
     Returns:
-        Tensor, shape (B, ...), of the dtype of `values`.
+        Tensor, shape (B, ...), with the dtype of `values`.
     """
 
     def call(self, values, images) -> keras.KerasTensor:
-        """Cuts."""
+        """Cuts `values` to the number of images."""
         return values[: ops.shape(images)[0]]
 
     def compute_output_shape(self, values_shape, images_shape=None) -> tuple:
-        """Shape (B, ...)."""
+        """Returns the output shape, (B, ...)."""
         return values_shape

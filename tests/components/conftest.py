@@ -1,7 +1,7 @@
 import pytest
 import tensorflow as tf
 
-from components import examples
+from components.data import examples
 
 
 def _write_split(folder, images, labels, split="train", reverse=False):

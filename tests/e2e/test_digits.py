@@ -156,7 +156,7 @@ def test_the_pushed_model_carries_warm_up_requests(first):
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
-    from components.serving import WARMUP_FILE
+    from components.serving.export import WARMUP_FILE
 
     model = tf.saved_model.load(first.result["pushed"])
     for record in tf.data.TFRecordDataset(str(Path(first.result["pushed"], WARMUP_FILE))):

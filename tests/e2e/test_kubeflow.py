@@ -14,9 +14,10 @@ pytest.importorskip("kfp")
 import yaml
 
 from pipeline import configs
-from pipeline.kubeflow_entrypoint import local_path
+from pipeline.cli.run import execute
+from pipeline.kubeflow.entrypoint import local_path
 from pipeline.kubeflow_runner import compile_pipeline
-from pipeline.run import run
+from pipeline.plan import plan
 
 # Nine processes, each of which imports TFX: minutes, and more beside other work.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -107,7 +108,8 @@ def config():
 @pytest.fixture(scope="module")
 def backend(config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kubeflow")
-    compile_pipeline(config, configs.KubeflowConfig(image="capsad:1"), str(folder / "spec.yaml"))
+    there = configs.KubeflowConfig(image="capsad:1")
+    compile_pipeline(plan(config), there, str(folder / "spec.yaml"))
     backend = Backend(yaml.safe_load((folder / "spec.yaml").read_text()), str(folder / "root"))
     os.makedirs(local_path(backend.root))
     backend.run()
@@ -116,7 +118,7 @@ def backend(config, tmp_path_factory):
 
 def test_the_containers_give_the_result_of_a_local_run(backend, config, tmp_path):
     summary = json.loads((backend.folder("Report", "report") / "summary.json").read_text())
-    local, _ = run(configs.override(config, output=str(tmp_path / "local")))
+    local = execute(plan(configs.override(config, output=str(tmp_path / "local"))))
     assert summary["blessed"] is local.blessed is True
     assert summary["auroc"] == pytest.approx(local.auroc, abs=1e-6)
     assert summary["accuracy"] == pytest.approx(local.accuracy, abs=1e-6)

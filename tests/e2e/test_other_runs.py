@@ -3,17 +3,18 @@
 import json
 import os
 import re
+import sys
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from components.example_gen import executor
-from components.example_gen.hold_out import TRAIN, hold_out
+from components.data.protocol import TRAIN, hold_out
 from models.errors import UserError
 from pipeline import cli, configs
-from pipeline.run import run
+from pipeline.cli.run import execute
+from pipeline.plan import plan
 
 pytestmark = pytest.mark.slow
 
@@ -36,10 +37,10 @@ def test_an_anomaly_planted_in_train_stops_the_run(monkeypatch, tmp_path):
         assignment["train"][planted] = TRAIN
         return assignment
 
-    monkeypatch.setattr(executor, "hold_out", careless)
+    monkeypatch.setattr(sys.modules["pipeline.plan"], "hold_out", careless)
     config = configs.override(configs.get("digits"), epochs=1, output=str(tmp_path / "out"))
     with pytest.raises(UserError, match=r"does not fit the schema.*'train'.*'is_anomaly'"):
-        run(config)
+        execute(plan(config))
     assert not list((tmp_path / "out").rglob("Trainer/model/*"))
     assert not (tmp_path / "out" / "serving").exists()
 
@@ -111,7 +112,7 @@ def test_a_full_disk(monkeypatch, tmp_path):
     from ml_metadata.errors import InternalError
     from tfx.orchestration.portable import execution_publish_utils
 
-    from components import serving
+    from components.training import trainer
 
     def full(*arguments, **settings):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -121,7 +122,7 @@ def test_a_full_disk(monkeypatch, tmp_path):
 
     run_digits = ("run", "digits", "--epochs", "1", "--min-auroc", "0", "--output", "out")
     with monkeypatch.context() as patched:
-        patched.setattr(serving, "export", full)
+        patched.setattr(trainer, "export", full)
         patched.setattr(execution_publish_utils, "publish_failed_execution", full_database)
         result = capsad(*run_digits)
     assert result.exit_code == 2

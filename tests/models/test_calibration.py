@@ -43,7 +43,7 @@ def test_false_alarms_on_held_out_normal_digits_of_a_trained_detector(trained_di
 
 @pytest.fixture(scope="module")
 def trained_digits():
-    from components import sources
+    from components.data import sources
     from models import detectors
 
     source = sources.get("digits")

@@ -1,8 +1,12 @@
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from models import detectors
 from models.errors import UserError
 from pipeline import configs
+from pipeline.plan import plan
 
 
 def test_the_named_pipelines():
@@ -14,7 +18,7 @@ def test_the_named_pipelines():
 @pytest.mark.parametrize("name", configs.names())
 def test_settings_suit_the_detector_and_the_images(name):
     config = configs.get(name)
-    detector = detectors.get(config.training.detector, **config.training.settings)
+    detector = detectors.get(config.training.detector, **config.training.all_settings)
     detector.check_image_size(config.data.image_size)
 
 
@@ -27,12 +31,12 @@ def test_overrides_leave_the_rest():
     config = configs.override(
         configs.get("digits"), anomaly="0, 3,5", epochs=2, seed=4, min_auroc=0.9, image_size=20
     )
-    assert config.data.anomaly == ("0", "3", "5")
+    assert config.data.anomaly == ("0, 3,5",)
     assert config.data.image_size == (20, 20)
-    assert config.training.settings["epochs"] == 2
+    assert config.training.all_settings["epochs"] == 2
     assert config.training.settings["filters"] == 64
     assert (config.seed, config.gate.min_auroc) == (4, 0.9)
-    assert configs.get("digits").training.settings["epochs"] != 2
+    assert configs.get("digits").training.epochs != 2
 
 
 def test_the_strategy_survives_another_detector():
@@ -43,8 +47,10 @@ def test_the_strategy_survives_another_detector():
     assert configs.get("digits").training.strategy == "auto"
 
 
-def test_an_empty_anomaly_list_stays_empty():
-    assert configs.override(configs.get("digits"), anomaly="").data.anomaly == ()
+def test_an_empty_anomaly_stays_empty():
+    config = configs.override(configs.get("digits"), anomaly="")
+    with pytest.raises(UserError, match="No anomaly class is given"):
+        plan(config)
 
 
 def test_zero_seed_and_threshold_are_values():
@@ -55,7 +61,7 @@ def test_zero_seed_and_threshold_are_values():
 def test_beam_args_and_images_to_score(monkeypatch):
     monkeypatch.setenv("CAPSAD_BEAM_ARGS", "--runner=PortableRunner  --job_endpoint=localhost:8099")
     monkeypatch.setenv("CAPSAD_SCORE_IMAGES", "new images")
-    config = configs.from_environment("mnist")
+    config = configs.configure("mnist")
     assert config.beam_args == ("--runner=PortableRunner", "--job_endpoint=localhost:8099")
     assert config.score_images == "new images"
     # What the command line gives when its options are not given leaves them.
@@ -66,30 +72,36 @@ def test_beam_args_and_images_to_score(monkeypatch):
 def test_environment_overrides(monkeypatch):
     monkeypatch.setenv("CAPSAD_ANOMALY", "1,2")
     monkeypatch.setenv("CAPSAD_EPOCHS", "3")
-    config = configs.from_environment("mnist")
-    assert config.data.anomaly == ("1", "2")
-    assert config.training.settings["epochs"] == 3
+    config = configs.configure("mnist")
+    assert config.data.anomaly == ("1,2",)
+    assert config.training.epochs == 3
     monkeypatch.setenv("CAPSAD_EPOCHS", "many")
-    with pytest.raises(UserError, match="CAPSAD_EPOCHS must be a whole number, not 'many'"):
-        configs.from_environment("mnist")
+    with pytest.raises(UserError, match="CAPSAD_EPOCHS: .*'many' is not a valid integer"):
+        configs.configure("mnist")
 
 
 def test_every_anomaly_has_an_output_folder_of_its_own():
-    base = configs.get("images")
+    base = configs.get("fashion_mnist")
+    source = SimpleNamespace(
+        class_names=("a", "b", "a/b", "a_b", "c", "d"),
+        labels=lambda: {"train": np.arange(600) % 6},
+    )
     outputs = {
-        configs.override(base, anomaly=names).output_dir for names in ("a", "b", "a,b", "a/b")
+        plan(configs.override(base, anomaly=names), source).output
+        for names in ("a", "b", "a,b", "a/b", "a_b")
     }
-    assert len(outputs) == 4
-    assert configs.override(base, anomaly="a", output="x").output_dir.endswith("/x")
+    assert len(outputs) == 5
+    assert plan(configs.override(base, anomaly="a", output="x"), source).output.endswith("/x")
 
 
 def test_npz_files_are_their_own_source():
-    config = configs.override(configs.get("images"), data_dir="some/file.npz")
-    assert config.data.source == "npz"
+    config = configs.configure(images="some/file.npz")
+    assert config.data.source_name == "npz"
+    assert config.data.location.endswith("/some/file.npz")
 
 
 def test_containers_need_absolute_places():
     for data_dir in (None, "/mnt/data", "gs://bucket/data", "s3://bucket/data"):
         assert configs.KubeflowConfig(image="i", data_dir=data_dir).data_dir == data_dir
-    with pytest.raises(UserError, match="--data-dir is where the containers find.*not 'data'"):
+    with pytest.raises(UserError, match="data folder is where the containers find.*not 'data'"):
         configs.KubeflowConfig(image="i", data_dir="data")

@@ -1,14 +1,17 @@
 """The locks, the choice between them, and what README.md says."""
 
+import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline import digest, doctor, stack
+from pipeline import stack
+from pipeline.cli import doctor
 
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
@@ -87,17 +90,58 @@ def test_no_folder_of_a_machine_and_no_registry_in_any_file():
         assert not re.search(r"/home/|/root/|/work/|pypi\.org|index-url", text), file
 
 
-def test_the_digest_sees_every_change_of_code(tmp_path, monkeypatch):
-    package = tmp_path / "some_package"
-    (package / "inner").mkdir(parents=True)
-    for file in ("__init__.py", "inner/__init__.py", "inner/page.html"):
-        (package / file).write_text("x = 1")
-    monkeypatch.syspath_prepend(tmp_path)
-    seen = {digest.code_digest("some_package")}
-    for change in ("inner/page.html", "__init__.py"):
-        (package / change).write_text("x = 2")
-        seen.add(digest.code_digest("some_package"))
-    (package / "inner/page.html").rename(package / "inner/other.html")
-    seen.add(digest.code_digest("some_package"))
-    assert len(seen) == 4
-    assert digest.code_digest("some_package") in seen
+def copy_of_the_project(folder):
+    for package in ("models", "components", "pipeline"):
+        shutil.copytree(
+            ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+
+
+_DIGESTS = """
+from pipeline.digest import code_digest
+for module in (
+    "components.data.example_gen.component",
+    "components.data.data_gate",
+    "components.training.trainer",
+    "components.evaluation.report.component",
+    "components.serving.batch.component",
+    "components.serving.pusher",
+):
+    print(module.split(".")[-2], code_digest(module))
+"""
+_READERS = {"example_gen", "training", "report", "batch"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "components"),
+    [
+        ("models/errors.py", _READERS | {"data"}),
+        ("components/data/protocol.py", _READERS),
+        ("components/data/sources/stored_array.py", _READERS),  # four imports deep
+        ("models/layers/squash.py", {"training", "report"}),
+        ("models/detectors/geom.py", {"training"}),  # a registry names it, nobody imports it
+        ("components/evaluation/report/report.html", {"report"}),
+        ("components/serving/files.py", {"batch"}),
+        ("components/serving/storage.py", {"batch", "serving"}),
+        ("pipeline/cli/run.py", set()),
+    ],
+)
+def test_the_digest_of_a_component_sees_all_that_it_imports(changed, components, tmp_path):
+    copy_of_the_project(tmp_path)
+
+    def digests():
+        lines = subprocess.run(
+            [sys.executable, "-c", _DIGESTS],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        return dict(line.split() for line in lines)
+
+    before = digests()
+    with (tmp_path / changed).open("a") as file:
+        file.write("\n# another line\n")
+    after = digests()
+    assert {name for name in before if before[name] != after[name]} == components

@@ -13,7 +13,7 @@ pytest.importorskip("kfp")
 from kfp.components import load_component_from_file
 from PIL import Image
 
-from components import sources
+from components.data import sources
 from pipeline import cli, configs
 
 IMAGE = "registry.example/image:1"
@@ -89,7 +89,7 @@ def test_only_containers_of_the_image_for_the_backend_has_nothing_else(specifica
     for name, executor in executors(specification).items():
         assert set(executor) == {"container"}, name
         assert executor["container"]["image"] == IMAGE
-        assert list(executor["container"]["command"])[-1] == "pipeline.kubeflow_entrypoint"
+        assert list(executor["container"]["command"])[-1] == "pipeline.kubeflow.entrypoint"
 
 
 def test_options_reach_the_components(specification):

@@ -1,6 +1,7 @@
 """The wiring of the pipeline, which is built and not run."""
 
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +16,17 @@ from tfx.components.util.model_utils import is_infra_validated
 from tfx.proto import infra_validator_pb2
 from tfx.types import standard_artifacts
 
-from components.examples import ENCODED, make_example
-from pipeline import cli, configs
-from pipeline.pipeline import create_pipeline
+from components.data.examples import ENCODED, make_example
+from models.errors import UserError
+from pipeline import cli, configs, local_runner
+from pipeline.plan import plan
 
 
 def built(tmp_path, **gate):
     config = configs.override(configs.get("digits"), output=str(tmp_path))
     config = replace(config, gate=replace(config.gate, **gate))
-    return {component.id: component for component in create_pipeline(config).components}
+    pipeline = local_runner.compile_pipeline(plan(config))
+    return {component.id: component for component in pipeline.components}
 
 
 def test_infra_validation_stands_between_evaluator_and_pusher(tmp_path):
@@ -105,15 +108,14 @@ def test_without_the_option_there_is_none(tmp_path):
 
 @pytest.mark.parametrize("given", [(), ("--infra-validation",)])
 def test_the_option_of_the_command(given, monkeypatch, tmp_path):
-    from pipeline import run as run_module
-
     seen = []
 
-    def fake(config):
-        seen.append(config.gate.infra_validation)
-        raise run_module.RunFailed("enough")
+    def fake(planned):
+        seen.append(planned.config.gate.infra_validation)
+        raise UserError("enough")
 
-    monkeypatch.setattr(run_module, "run", fake)
+    monkeypatch.setattr(cli.run, "execute", fake)
+    monkeypatch.setattr(cli.run, "check_docker", lambda: None)
     CliRunner().invoke(cli.main, ["run", "digits", *given, "--output", str(tmp_path)])
     assert seen == [bool(given)]
 
@@ -124,5 +126,5 @@ def test_without_docker_it_ends_before_anything_runs(monkeypatch, tmp_path):
         cli.main, ["run", "digits", "--infra-validation", "--output", str(tmp_path / "out")]
     )
     assert result.exit_code == 2
-    assert "--infra-validation starts TensorFlow Serving by docker" in result.stderr
+    assert re.search("starts TensorFlow Serving by docker.*See --infra-validation", result.stderr)
     assert not (tmp_path / "out").exists()

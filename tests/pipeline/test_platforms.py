@@ -1,20 +1,21 @@
 """One pipeline for both runners: what differs, and nothing else; needs no kfp."""
 
-import functools
 import json
 
 import pytest
 
-from pipeline import configs, kubeflow_runner
+from pipeline import configs, kubeflow_runner, platforms
 from pipeline.pipeline import create_pipeline
+from pipeline.plan import plan
 
 
 @pytest.fixture(scope="module")
-def pipelines():
-    config = configs.get("digits")
+def pipelines(tmp_path_factory):
+    output = str(tmp_path_factory.mktemp("out"))
+    planned = plan(configs.override(configs.get("digits"), output=output))
     there = configs.KubeflowConfig(image="capsad:1", data_dir="gs://bucket/digits")
-    on_kubeflow = create_pipeline(config, functools.partial(kubeflow_runner.platform, there))
-    return create_pipeline(config), on_kubeflow
+    on_kubeflow = create_pipeline(planned, kubeflow_runner.platform(planned, there))
+    return create_pipeline(planned, platforms.local(planned)), on_kubeflow
 
 
 def nodes(pipeline):
@@ -48,7 +49,7 @@ def test_only_places_differ(pipelines):
     ]
     of_local, of_kubeflow = (found["custom_config"]["value"] for found in configs_)
     changed = {key for key, value in of_kubeflow.items() if value != of_local[key]}
-    assert changed == {"data_dir", "fingerprint"}
+    assert changed == {"data_dir", "fingerprint", "assignment"}
     assert of_kubeflow["data_dir"] == "gs://bucket/digits"
 
 

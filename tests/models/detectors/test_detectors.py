@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components import serving
+from components.serving.export import export
 from models import detectors, metrics
 from models.capsnet import CapsNet
 from models.detectors import capsnet
@@ -126,7 +126,7 @@ print(all(np.isfinite(np.asarray(v)).all() for v in scorer(toys["images"][:3]).v
 def test_the_exported_model_gives_the_same_scores(trained, toys, tmp_path):
     _, scorer = trained
     images, _ = toys(20, 4, seed=2, size=SIZE)
-    serving.export(scorer, images.shape[1:3], str(tmp_path))
+    export(scorer, images.shape[1:3], str(tmp_path))
     served = tf.saved_model.load(str(tmp_path)).signatures["score_arrays"](images=images)
     for key, value in arrays(scorer(images)).items():
         assert np.abs(served[key] - value).max() <= 1e-5 * np.abs(value).max()

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from models import layers
+from models.images import resize_images
 
 
 def numpy_squash(s):
@@ -133,6 +134,6 @@ def test_preprocessing_crops_the_centre_and_scales():
 
 def test_resizing_an_array_before_equals_resizing_in_the_model():
     images = np.random.default_rng(0).integers(0, 256, (3, 17, 23, 3), dtype="uint8")
-    before = np.asarray(layers.resize_images(images, (8, 8))).astype("uint8")
+    before = np.asarray(resize_images(images, (8, 8))).astype("uint8")
     preprocessing = layers.ImagePreprocessing((8, 8))
     np.testing.assert_array_equal(preprocessing(before), preprocessing(images))

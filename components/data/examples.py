@@ -1,0 +1,103 @@
+"""The tf.train.Examples that travel through the pipeline: how they are written and read."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from components.data.decode import decode_image
+from components.data.protocol import ANOMALY_LABEL
+from components.data.splits import Split
+
+ENCODED = "image/encoded"
+HEIGHT = "image/height"
+WIDTH = "image/width"
+CHANNELS = "image/channels"
+LABEL = "image/class/label"
+TEXT = "image/class/text"
+IS_ANOMALY = "is_anomaly"
+CONTRAST = "contrast"
+ID = "id"
+
+
+def make_example(
+    image: np.ndarray, label: int, text: str, normal_classes: Sequence[str], identity: str
+) -> tf.train.Example:
+    """One image as an Example, losslessly encoded as PNG.
+
+    Args:
+        image: uint8, shape (H, W, K), K = 1 or 3.
+        label: index among the normal classes; -1 for an anomaly.
+        text: name of the image's own class.
+        normal_classes: names of all normal classes. The Example lists those that the image is
+            compared with: its own, or all of them for an anomaly.
+        identity: name of the image; names sort in the order of the data set.
+    """
+    height, width, channels = image.shape
+    contrast = normal_classes if label == ANOMALY_LABEL else [text]
+    buffer = io.BytesIO()
+    # Level 1 takes a fifth of the default's time and a few per cent more bytes.
+    Image.fromarray(image[..., 0] if channels == 1 else image).save(buffer, "png", compress_level=1)
+    return tf.train.Example(
+        features=tf.train.Features(
+            feature={
+                ENCODED: _bytes([buffer.getvalue()]),
+                HEIGHT: _int(height),
+                WIDTH: _int(width),
+                CHANNELS: _int(channels),
+                LABEL: _int(label),
+                TEXT: _bytes([text.encode()]),
+                IS_ANOMALY: _int(int(label == ANOMALY_LABEL)),
+                CONTRAST: _bytes([name.encode() for name in contrast]),
+                ID: _bytes([identity.encode()]),
+            }
+        )
+    )
+
+
+def load_split(uri: str, split: str, image_size: tuple[int, int]) -> Split:
+    """Loads a split into memory, as uint8 at the network's size, in the order of the ids.
+
+    Beam writes Examples in any order; after sorting, training depends only on the seed.
+
+    Args:
+        uri: folder of the Examples artifact.
+        split: name of one of its splits.
+        image_size: height and width to which images are resized.
+    """
+    files = tf.io.gfile.glob(f"{uri}/Split-{split}/*")
+    spec = {
+        ENCODED: tf.io.FixedLenFeature([], tf.string),
+        CHANNELS: tf.io.FixedLenFeature([], tf.int64),
+        LABEL: tf.io.FixedLenFeature([], tf.int64),
+        TEXT: tf.io.FixedLenFeature([], tf.string),
+        ID: tf.io.FixedLenFeature([], tf.string),
+    }
+    records = tf.data.TFRecordDataset(sorted(files), compression_type="GZIP")
+    first = next(iter(records.take(1)), None)
+    if first is None:
+        return Split(
+            np.zeros((0, *image_size, 1), "uint8"), *(np.zeros(0, t) for t in ("int64", "U", "U"))
+        )
+    channels = int(tf.io.parse_single_example(first, spec)[CHANNELS])
+
+    def parse(serialized):
+        example = tf.io.parse_single_example(serialized, spec)
+        return decode_image(example[ENCODED], image_size, channels), *(
+            example[key] for key in (LABEL, TEXT, ID)
+        )
+
+    batches = records.map(parse, tf.data.AUTOTUNE).batch(1000).as_numpy_iterator()
+    images, labels, texts, ids = map(np.concatenate, zip(*batches, strict=True))
+    order = np.argsort(ids)
+    return Split(images[order], labels[order], texts[order].astype("U"), ids[order].astype("U"))
+
+
+def _int(value):
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+
+def _bytes(values):
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))

@@ -1,0 +1,110 @@
+"""The four splits in memory, straight from a source; needs neither TensorFlow nor TFX."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from components.data.protocol import SPLITS, UNUSED, Assignment, Classes
+from components.data.sources.base import Source, UnreadableImage
+from models.errors import UserError
+
+
+class Split(NamedTuple):
+    """The images of one split, ordered by `ids`."""
+
+    images: np.ndarray
+    """uint8, shape (N, H, W, K)."""
+    labels: np.ndarray
+    """int64, shape (N,): index among the normal classes; -1 for an anomaly."""
+    texts: np.ndarray
+    """str, shape (N,): name of the class."""
+    ids: np.ndarray
+    """str, shape (N,): part of the data set and index of the image in it."""
+
+
+def identity(part: str, index: int) -> str:
+    """Name of an image; names sort in the order of the data set."""
+    return f"{part}-{index:08d}"
+
+
+def load_splits(
+    source: Source,
+    classes: Classes,
+    assignment: Assignment,
+    image_size: tuple[int, int],
+    max_unreadable: int = 0,
+) -> dict[str, Split]:
+    """Loads the images that the pipeline's Trainer gets, in the same order.
+
+    Args:
+        source: where the images are.
+        classes: the classes and which of them are anomalies.
+        assignment: class and split of each image.
+        image_size: height and width to which images are resized.
+        max_unreadable: largest number of images that may be skipped because they cannot be
+            decoded.
+
+    Returns:
+        Name of each split -> its images.
+
+    Raises:
+        UserError: if more images cannot be decoded.
+    """
+    names = np.array(classes.names)
+    images = {
+        part: _images(source, part, splits, image_size)
+        for part, splits in assignment.splits.items()
+    }
+    unreadable = [image for part in images.values() for image in part[1]]
+    if len(unreadable) > max_unreadable:
+        raise too_many_unreadable(unreadable, max_unreadable)
+    loaded = {}
+    for index, split in enumerate(SPLITS):
+        # No split is cut from two parts.
+        (part,) = (part for part, splits in assignment.splits.items() if (splits == index).any())
+        pixels, _, places = images[part]
+        chosen = assignment.splits[part][places] == index
+        own = assignment.labels[part][places[chosen]]
+        loaded[split] = Split(
+            pixels[chosen],
+            classes.labels(own),
+            names[own],
+            np.array([identity(part, place) for place in places[chosen]]),
+        )
+    return loaded
+
+
+def too_many_unreadable(unreadable: Sequence[str], allowed: int) -> UserError:
+    """The error for images, each `path: reason`, that are more than the `allowed` number."""
+    listed = "; ".join(unreadable[:10]) + "; ..." * (len(unreadable) > 10)
+    return UserError(
+        f"{len(unreadable)} images cannot be decoded, and {allowed} are allowed: {listed}. Repair "
+        "or remove them, or raise the number of images that may be unreadable.",
+        "max_unreadable",
+    )
+
+
+def _images(source, part, assignment, image_size):
+    """The images in use, uint8 (N, *image_size, K); what can't be decoded; places in the part."""
+    images = np.empty((np.sum(assignment != UNUSED), *image_size, source.channels), "uint8")
+    places, unreadable = [], []
+    for place, image in enumerate(source.read(part, 0, len(assignment))):
+        if assignment[place] == UNUSED:
+            continue
+        if isinstance(image, UnreadableImage):
+            unreadable.append(f"{image.path}: {image.reason}")
+            continue
+        images[len(places)] = _resized(image, image_size)
+        places.append(place)
+    return images[: len(places)], unreadable, np.array(places, int)
+
+
+def _resized(image, image_size):
+    if image.shape[:2] == tuple(image_size):
+        return image
+    import keras  # Imported here, because Keras takes seconds to load.
+
+    from models.images import resize_images
+
+    return keras.ops.convert_to_numpy(resize_images(image, image_size))

@@ -1,0 +1,127 @@
+"""The Report component: scores the test images and writes the report of a run."""
+
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+import tensorflow_data_validation as tfdv
+import tensorflow_model_analysis as tfma
+from tfx import v1 as tfx
+from tfx.components.util.model_utils import is_model_blessed
+from tfx.types.artifact import Artifact
+from tfx.utils import path_utils
+
+from components.data.examples import CONTRAST, TEXT, load_split
+from components.evaluation.metrics import AUROC
+from components.evaluation.report import page
+from components.evaluation.verdict import gates
+from components.serving.runner import SavedModelClient
+from models.scores import ANOMALY_SCORE
+
+_DISTRIBUTIONS = ("capsad", "tfx", "tensorflow", "keras", "apache-beam", "numpy")
+
+
+class ReportArtifact(Artifact):
+    """A folder with `report.html`, `summary.json`, `figures/*.png` and `tables/*.csv`."""
+
+    # Kubeflow takes only names of this form.
+    TYPE_NAME = "capsad.Report"
+
+
+@tfx.dsl.components.component
+def Report(  # noqa: N802
+    examples: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Examples],
+    statistics: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ExampleStatistics],
+    model: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Model],
+    model_run: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ModelRun],
+    evaluation: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ModelEvaluation],
+    blessing: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ModelBlessing],
+    report: tfx.dsl.components.OutputArtifact[ReportArtifact],
+    run: tfx.dsl.components.Parameter[str],
+) -> None:
+    """Writes the report of one run; `run` is JSON: what was run and how."""
+    run = json.loads(run)
+    test = load_split(examples.uri, "test", tuple(run["image_size"]))
+    outputs = SavedModelClient(path_utils.serving_model_path(model.uri)).score_arrays(test.images)
+    predicted = outputs["class_probabilities"].argmax(axis=-1)
+    normal = test.labels >= 0
+    measured = _evaluation(evaluation.uri)
+    training = json.loads(Path(model_run.uri, "history.json").read_text())
+    splits = _split_sizes(statistics)
+    splits["test"] = _counts(test.texts)
+    blessed = is_model_blessed(blessing)
+
+    data = page.ReportData(
+        title=run["name"],
+        detector=run["detector"],
+        source=run["source"],
+        normal_classes=tuple(run["normal_classes"]),
+        anomaly_classes=tuple(run["anomaly_classes"]),
+        images=test.images,
+        reconstructions=outputs.get("reconstruction"),
+        labels=test.labels,
+        class_text=test.texts,
+        predicted=predicted,
+        ids=test.ids,
+        scores={name: outputs[name] for name in measured["overall"]},
+        auroc={
+            name: {score: values[AUROC] for score, values in scores.items()}
+            for name, scores in measured.items()
+        },
+        measures=measured["overall"],
+        accuracy=float((predicted == test.labels)[normal].mean()),
+        calibration_size=sum(splits["calibration"].values()),
+        split_sizes=splits,
+        history=training["history"],
+        blessed=blessed,
+        gates=gates(run["gate"], measured["overall"][ANOMALY_SCORE][AUROC], blessed),
+        config=run["config"],
+        versions={
+            "Python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _DISTRIBUTIONS},
+        },
+        seed=run["seed"],
+        seconds={"Training": training["seconds"]},
+    )
+    page.write(report.uri, data)
+
+
+def _evaluation(uri: str) -> dict[str, dict[str, dict[str, float]]]:
+    """Slice ("overall" or a normal class) -> score -> measure -> value, of the candidate."""
+    measured = {}
+    for slice_key, by_output in tfma.load_eval_result(uri).slicing_metrics:
+        name = "overall" if not slice_key else dict(slice_key)[CONTRAST]
+        name = name.decode() if isinstance(name, bytes) else name
+        measured[name] = {
+            score: {
+                measure: float(value.get("doubleValue", "nan"))  # NaN comes as text
+                for measure, value in by_key[""].items()
+            }
+            for score, by_key in by_output.items()
+            if score
+        }
+    return measured
+
+
+def _split_sizes(statistics) -> dict[str, dict[str, int]]:
+    sizes = {}
+    for split in ("train", "eval", "calibration"):
+        described = tfdv.load_stats_binary(
+            os.path.join(statistics.uri, f"Split-{split}", "FeatureStats.pb")
+        )
+        (feature,) = (
+            feature for feature in described.datasets[0].features if feature.path.step[0] == TEXT
+        )
+        sizes[split] = {
+            bucket.label: int(bucket.sample_count)
+            for bucket in feature.string_stats.rank_histogram.buckets
+        }
+    return sizes
+
+
+def _counts(texts: np.ndarray) -> dict[str, int]:
+    names, counts = np.unique(texts, return_counts=True)
+    return dict(zip(names.tolist(), counts.tolist(), strict=True))

@@ -1,0 +1,1 @@
+"""The SavedModel: how it is written, pushed, loaded and asked for scores."""

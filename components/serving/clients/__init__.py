@@ -1,0 +1,53 @@
+"""Scoring of image files, by a SavedModel on this machine or through TensorFlow Serving."""
+
+from urllib.parse import urlsplit
+
+from components.serving.clients.base import Client
+from models.errors import UserError
+
+
+def local(model: str) -> Client:
+    """A client that runs a pushed model in this process.
+
+    Args:
+        model: a run's output folder, its `serving` folder, or the folder of one version.
+
+    Raises:
+        UserError: if there is no model of ours.
+    """
+    # Imported here, and the others below, because TensorFlow takes seconds to load.
+    from components.serving.runner import SavedModelClient, newest_version
+
+    return SavedModelClient(newest_version(model))
+
+
+def remote(url: str, model_name: str, timeout: float) -> Client:
+    """A client of a running TensorFlow Serving.
+
+    Args:
+        url: `http://HOST:PORT` (or https) for REST, `grpc://HOST:PORT` for gRPC.
+        model_name: name under which the model is served.
+        timeout: seconds that one request may take.
+
+    Raises:
+        UserError: if the URL is of no such form.
+    """
+    wrong = UserError(
+        f"The address of a server must be http://HOST:PORT or grpc://HOST:PORT, not '{url}'.", "url"
+    )
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise wrong from None
+    if not parts.hostname:
+        raise wrong
+    if parts.scheme in ("http", "https"):
+        from components.serving.clients.rest import RestClient
+
+        return RestClient(url, model_name, timeout)
+    if parts.scheme == "grpc" and port:
+        from components.serving.clients.grpc import GrpcClient
+
+        return GrpcClient(url, model_name, timeout)
+    raise wrong

@@ -1,0 +1,59 @@
+"""Scoring through TensorFlow Serving's REST interface."""
+
+import base64
+from collections.abc import Sequence
+from urllib.parse import quote
+
+import numpy as np
+import requests
+
+from components.serving.clients.base import (
+    INPUT,
+    SIGNATURE,
+    Refused,
+    RemoteClient,
+    Unavailable,
+    as_array,
+    one_line,
+)
+
+
+class RestClient(RemoteClient):
+    """Posts to `URL/v1/models/NAME:predict`."""
+
+    def __init__(self, url: str, model_name: str, timeout: float):
+        super().__init__(url, model_name, timeout)
+        self._session = requests.Session()
+        self._endpoint = f"{url.rstrip('/')}/v1/models/{quote(model_name, safe='')}:predict"
+
+    def request(self, images: Sequence[bytes]) -> dict[str, np.ndarray]:
+        """As documented in `RemoteClient`."""
+        encoded = [{"b64": base64.b64encode(image).decode()} for image in images]
+        try:
+            response = self._session.post(
+                self._endpoint,
+                json={"signature_name": SIGNATURE, "inputs": {INPUT: encoded}},
+                timeout=self.timeout,
+            )
+        except requests.Timeout:
+            raise self.deadline_exceeded() from None
+        except requests.ConnectionError as error:
+            raise Unavailable("no connection") from error
+        except requests.RequestException as error:
+            raise self.failed(str(error)) from error
+        if response.status_code in (429, 503):
+            raise Unavailable(f"HTTP status {response.status_code}")
+        try:
+            answer = response.json()
+            if response.ok:
+                return {name: as_array(values) for name, values in answer["outputs"].items()}
+            message = one_line(answer["error"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise self.failed(
+                f"HTTP status {response.status_code}, and not an answer of TensorFlow Serving"
+            ) from None
+        if response.status_code == 404:
+            raise self.model_unknown()
+        if response.status_code != 400 or "signature" in message:
+            raise self.failed(message)
+        raise Refused(message)

@@ -1,0 +1,108 @@
+"""The SavedModel: its signatures and its warm-up requests."""
+
+import os
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
+
+from components.data.decode import decode_image
+from components.data.examples import ENCODED, make_example
+from components.data.protocol import ANOMALY_LABEL
+
+MOST_SIMILAR_CLASS = "most_similar_class"
+# Where TensorFlow Serving looks for them.
+WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
+
+
+def export(
+    scorer: keras.Model,
+    image_size: tuple[int, int],
+    folder: str,
+    class_names: Sequence[str] | None = None,
+) -> None:
+    """Writes `scorer` as a SavedModel that needs none of our code.
+
+    Its signatures take a batch of any size from 1:
+
+    * `serving_default`: `examples`, string (B,): serialized tf.train.Examples with
+      `image/encoded`;
+    * `score_images`: `images`, string (B,): encoded PNG, JPEG, GIF or BMP of any sizes;
+    * `score_arrays`: `images`, uint8 (B, H, W, K), any H and W;
+
+    and return the scorer's named outputs and `most_similar_class`, string (B,): the name of the
+    most probable class.
+
+    Args:
+        scorer: what a detector's `fit` returns.
+        image_size: height and width to which images are resized.
+        folder: where the SavedModel goes.
+        class_names: names of the normal classes, in the order of their labels; `None`: the labels
+            are the names.
+    """
+    channels = scorer.input.shape[-1]
+
+    def score_arrays(images):
+        outputs = scorer(images)
+        probabilities = outputs["class_probabilities"]
+        names = tf.constant(class_names or [str(i) for i in range(probabilities.shape[-1])])
+        return {**outputs, MOST_SIMILAR_CLASS: tf.gather(names, tf.argmax(probabilities, axis=-1))}
+
+    def score_images(images):
+        # Images of different sizes form a batch only once they are resized.
+        return score_arrays(
+            tf.map_fn(
+                lambda encoded: decode_image(encoded, image_size, channels),
+                images,
+                fn_output_signature=tf.TensorSpec((*image_size, channels), tf.uint8),
+            )
+        )
+
+    def score_examples(examples):
+        spec = {ENCODED: tf.io.FixedLenFeature([], tf.string)}
+        return score_images(tf.io.parse_example(examples, spec)[ENCODED])
+
+    archive = keras.export.ExportArchive()
+    archive.track(scorer)
+    for name, function, signature in (
+        ("serving_default", score_examples, tf.TensorSpec([None], tf.string, "examples")),
+        ("score_images", score_images, tf.TensorSpec([None], tf.string, "images")),
+        (
+            "score_arrays",
+            score_arrays,
+            tf.TensorSpec([None, None, None, channels], tf.uint8, "images"),
+        ),
+    ):
+        archive.add_endpoint(name, function, input_signature=[signature])
+    archive.write_out(folder, verbose=False)
+
+
+def write_warmup_requests(folder: str, images: np.ndarray) -> None:
+    """Writes a request for each signature, which TensorFlow Serving replays when it loads a model.
+
+    Without them the first clients would wait until TensorFlow has prepared its graphs.
+
+    Args:
+        folder: folder of the SavedModel.
+        images: uint8 array, shape (B, H, W, K), B >= 1: the images that the requests hold.
+    """
+    examples = [make_example(image, ANOMALY_LABEL, "", [], "") for image in images]
+    encoded = [example.features.feature[ENCODED].bytes_list.value[0] for example in examples]
+    path = os.path.join(folder, WARMUP_FILE)
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    with tf.io.TFRecordWriter(path) as writer:
+        for signature, name, batch in (
+            ("serving_default", "examples", [e.SerializeToString() for e in examples]),
+            ("score_images", "images", encoded),
+            ("score_arrays", "images", images),
+        ):
+            request = predict_pb2.PredictRequest(
+                model_spec=model_pb2.ModelSpec(signature_name=signature),
+                inputs={name: tf.make_tensor_proto(batch)},
+            )
+            log = prediction_log_pb2.PredictionLog(
+                predict_log=prediction_log_pb2.PredictLog(request=request)
+            )
+            writer.write(log.SerializeToString())

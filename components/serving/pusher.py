@@ -1,0 +1,51 @@
+"""A Pusher that never shows a half-written model to the server."""
+
+import os
+
+from google.protobuf import json_format
+from tfx.components.pusher import component, executor
+from tfx.dsl.components.base import executor_spec
+from tfx.dsl.io import fileio
+from tfx.proto import pusher_pb2
+from tfx.types import artifact_utils
+
+from components.serving import storage
+
+_DESTINATION = "pushed_destination"
+
+
+class AtomicExecutor(executor.Executor):
+    """Copies the model under a name that no server takes for a version, then renames it.
+
+    If the base directory is empty, the artifact is the destination, with a folder of the version
+    in it. This is for orchestrators that keep artifacts and nothing else.
+    """
+
+    def Do(self, input_dict, output_dict, exec_properties) -> None:  # noqa: N802
+        """Pushes into the folder `.incoming` as the stock executor does, then renames."""
+        destination = json_format.Parse(
+            exec_properties["push_destination"], pusher_pb2.PushDestination()
+        )
+        pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
+        base = destination.filesystem.base_directory
+        # Not inside the artifact, because the stock executor clears that and keeps the model in it.
+        folder = os.path.join(base, ".incoming") if base else f"{pushed.uri}.incoming"
+        base = base or pushed.uri
+        with storage.incoming(folder):
+            destination.filesystem.base_directory = folder
+            super().Do(
+                input_dict,
+                output_dict,
+                {**exec_properties, "push_destination": json_format.MessageToJson(destination)},
+            )
+            # The folder does not exist if the model is not blessed.
+            for version in fileio.listdir(folder) if fileio.exists(folder) else ():
+                target = os.path.join(base, version)
+                storage.publish(os.path.join(folder, version), target)
+                pushed.set_string_custom_property(_DESTINATION, target)
+
+
+class Pusher(component.Pusher):
+    """The stock Pusher with the executor above."""
+
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(AtomicExecutor)

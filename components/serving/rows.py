@@ -1,0 +1,92 @@
+"""What is shown of scored images: rows, and how they are written."""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TextIO
+
+import numpy as np
+
+from models.errors import UserError
+
+Row = dict[str, str | bool | float]
+
+_SCORE, _CLASS = "anomaly_score", "most_similar_class"
+
+
+def rows(paths: Sequence[str], outputs: dict[str, np.ndarray], alpha: float) -> Iterator[Row]:
+    """A row an image: `image`, `flagged`, `anomaly_score`, `most_similar_class`, the raw scores.
+
+    Args:
+        paths: of the images.
+        outputs: of a client, see `components.serving.clients.base.Client`.
+        alpha: share of normal images that may be flagged by mistake, in (0, 1).
+
+    Raises:
+        UserError: if the model is not calibrated or is none of ours.
+    """
+    if not {_SCORE, _CLASS} <= outputs.keys():
+        raise UserError(
+            f"The model has no outputs '{_SCORE}' and '{_CLASS}': give one that `capsad run` has "
+            "pushed."
+        )
+    raw = sorted(
+        name
+        for name, values in outputs.items()
+        if values.ndim == 1 and name not in (_SCORE, _CLASS)
+    )
+    # In float32, as in the report.
+    flagged = outputs[_SCORE] > np.float32(1 - alpha)
+    for i, path in enumerate(paths):
+        yield {
+            "image": os.fsencode(path).decode(errors="backslashreplace"),
+            "flagged": bool(flagged[i]),
+            _SCORE: _number(outputs[_SCORE][i]),
+            _CLASS: str(outputs[_CLASS][i]),
+            **{name: _number(outputs[name][i]) for name in raw},
+        }
+
+
+def _write_csv(rows: Iterable[Row], file: TextIO) -> None:
+    writer = None
+    for row in rows:
+        if writer is None:
+            writer = csv.DictWriter(file, row, lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _write_json_lines(rows: Iterable[Row], file: TextIO) -> None:
+    for row in rows:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _write_table(rows: Iterable[Row], file: TextIO) -> None:
+    """Columns of fixed widths, so that rows can be written as they come; the path stands last."""
+    header = None
+    for row in rows:
+        path, flagged, *numbers = row.items()
+        if header is None:
+            header = [name for name, _ in (flagged, *numbers, path)]
+            file.write(_line(header) + "\n")
+        cells = [value if isinstance(value, str) else f"{value:.4f}" for _, value in numbers]
+        file.write(_line(["yes" if flagged[1] else "no", *cells, path[1]]) + "\n")
+
+
+def _line(cells: Sequence[str]) -> str:
+    flagged, score, similar, *raw, path = cells
+    widths = "".join(f"{cell:>12}" for cell in raw)
+    return f"{flagged:<9}{score:>13}  {similar:<18}{widths}  {path}"
+
+
+def _number(value: np.float32) -> float:
+    """The shortest number that is this float32."""
+    return float(str(value))
+
+
+FORMATS: dict[str, Callable[[Iterable[Row], TextIO], None]] = {
+    "table": _write_table,
+    "csv": _write_csv,
+    "jsonl": _write_json_lines,
+}

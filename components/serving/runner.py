@@ -1,0 +1,120 @@
+"""The one place that looks into a SavedModel, loads it and runs it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from components.serving.clients.base import INPUT, SIGNATURE, Client, Refused, as_array, one_line
+from models.errors import UserError
+
+_FILE = "saved_model.pb"
+_ARRAYS = "score_arrays"
+_BATCH_SIZE = 100
+
+Kind = Literal["text", "number", "numbers"]
+
+
+class SavedModelClient(Client):
+    """Runs the SavedModel in `folder` in this process.
+
+    Raises:
+        UserError: if the SavedModel is not one of ours.
+    """
+
+    def __init__(self, folder: str):
+        # The loaded object must outlive its signatures.
+        self._model = tf.saved_model.load(folder)
+        if SIGNATURE not in self._model.signatures:
+            raise _foreign(folder)
+
+    def score(self, images: Sequence[bytes]) -> dict[str, np.ndarray]:
+        """Scores encoded images, see `Client`."""
+        try:
+            outputs = self._model.signatures[SIGNATURE](**{INPUT: tf.constant(images)})
+        except tf.errors.InvalidArgumentError as error:
+            raise Refused(one_line(error.message)) from error
+        return {name: as_array(value.numpy()) for name, value in outputs.items()}
+
+    def score_arrays(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Scores decoded images, a batch at a time.
+
+        Args:
+            images: uint8 array, shape (N, H, W, K), N >= 1, K as the model was trained with.
+
+        Returns:
+            Name of each output -> float32 or str array whose first axis has length N.
+        """
+        batches = [
+            self._model.signatures[_ARRAYS](**{INPUT: tf.constant(images[start:][:_BATCH_SIZE])})
+            for start in range(0, len(images), _BATCH_SIZE)
+        ]
+        return {
+            name: np.concatenate([as_array(batch[name].numpy()) for batch in batches])
+            for name in batches[0]
+        }
+
+
+def output_kinds(folder: str) -> dict[str, Kind]:
+    """Outputs of the SavedModel in `folder`, without loading it.
+
+    Returns:
+        Name of each output -> what it holds for one image: a `text`, a `number` or `numbers`.
+
+    Raises:
+        UserError: if there is no SavedModel, or it is not one of ours.
+    """
+    path = f"{folder}/{_FILE}"
+    if not tf.io.gfile.exists(path):
+        raise UserError(
+            f"{folder} holds no SavedModel: name a version's folder in a run's `serving`."
+        )
+    model = saved_model_pb2.SavedModel()
+    with tf.io.gfile.GFile(path, "rb") as file:
+        model.ParseFromString(file.read())
+    signatures = model.meta_graphs[0].signature_def
+    if SIGNATURE not in signatures:
+        raise _foreign(folder)
+    return {name: _kind(tensor) for name, tensor in sorted(signatures[SIGNATURE].outputs.items())}
+
+
+def newest_version(model: str) -> str:
+    """Folder of the newest version of a model.
+
+    Args:
+        model: a run's output folder, its `serving` folder, or the folder of one version.
+
+    Raises:
+        UserError: if no model was pushed there.
+    """
+    folder = Path(model)
+    if (folder / _FILE).is_file():
+        return model
+    versions = [
+        file.parent
+        for base in (folder, folder / "serving")
+        for file in base.glob(f"*/{_FILE}")
+        if file.parent.name.isdecimal()
+    ]
+    if not versions:
+        raise UserError(
+            f"{model} holds no pushed model: give a run's output folder, its `serving` folder or "
+            "the folder of one version. A model that was not blessed is not pushed."
+        )
+    return str(max(versions, key=lambda version: int(version.name)))
+
+
+def _kind(tensor) -> Kind:
+    if tensor.dtype == tf.string.as_datatype_enum:
+        return "text"
+    return "number" if len(tensor.tensor_shape.dim) == 1 else "numbers"
+
+
+def _foreign(folder: str) -> UserError:
+    return UserError(
+        f"The SavedModel in {folder} has no signature `{SIGNATURE}`: give one that `capsad run` "
+        "has pushed."
+    )

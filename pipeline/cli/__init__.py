@@ -1,0 +1,30 @@
+"""The command `capsad`, one of its commands a file.
+
+Libraries that take long to import (Keras, TFX) are imported by the commands that need them.
+"""
+
+import click
+
+from pipeline.cli import datasets, detectors, doctor, kubeflow, report, run, score, study
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="capsad")
+def main() -> None:
+    """Image anomaly detection with capsule networks.
+
+    From images of several normal classes to a calibrated detector for TF Serving:
+
+        capsad run digits
+
+        capsad run mnist --anomaly 9 --epochs 2
+
+        capsad run --images FOLDER --anomaly broken
+    """
+
+
+for _command in (
+    *(run.run, score.score, report.report, study.study),
+    *(datasets.datasets, detectors.detectors, doctor.doctor, kubeflow.kubeflow),
+):
+    main.add_command(_command)

@@ -1,0 +1,38 @@
+"""The command `capsad report`, and what every command prints of a run's results."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import click
+
+from pipeline import results
+from pipeline.cli.options import Command
+
+
+@click.command(cls=Command)
+@click.argument("run", metavar="RUN")
+def report(run: str) -> None:
+    """Show the results of RUN, a run's output folder, and where its report lies."""
+    show(results.read(os.path.abspath(run)), "report")
+
+
+def show(result: results.Results, heading: str) -> None:
+    """Prints the auROC table, the verdict and where things lie."""
+    click.echo(f"\n  {'score':<16}auROC")
+    for name, value in result.auroc.items():
+        click.echo(f"  {name:<16}{value:.4f}")
+    click.echo(f"  accuracy on normal classes {result.accuracy:.4f}\n")
+    for gate, outcome in result.gates:
+        click.echo(f"  {gate}: {outcome}")
+    click.echo(f"  blessed: {'yes' if result.blessed else 'no'} ({heading})")
+    click.echo(f"  report:  {_relative(result.report)}")
+    click.echo(f"  model:   {_relative(result.pushed) if result.pushed else 'not pushed'}")
+    if result.scores:
+        click.echo(f"  scores:  {_relative(result.scores)}")
+
+
+def _relative(path: str) -> str:
+    with contextlib.suppress(ValueError):
+        return str(Path(path).relative_to(Path.cwd()))
+    return path

@@ -1,0 +1,120 @@
+"""The command `capsad run`: checks, console, TFX, results."""
+
+import dataclasses
+import errno
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from components.training import cluster
+from models.errors import UserError
+from pipeline import configs, local_runner, results
+from pipeline.cli import console
+from pipeline.cli.options import Command, knob_options
+from pipeline.cli.report import show
+from pipeline.plan import Plan, check_docker, plan
+
+
+@click.command(cls=Command, params=knob_options(configs.PipelineConfig))
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on the last line.")
+def run(name: str | None, as_json: bool, **given: Any) -> None:
+    """Train, judge, bless and push a detector on the data set NAME.
+
+    NAME is one of digits (the default), mnist, fashion_mnist, smallnorb and images. The same
+    command again is answered from the cache; after a kill it goes on where it was. The variable
+    that an option names sets the same where the option is not given.
+    """
+    config = configs.configure(name, **given)
+    planned = plan(config)
+    if config.gate.infra_validation:
+        check_docker()
+    started = time.monotonic()
+    result = execute(planned)
+    seconds = time.monotonic() - started
+    if result is None:
+        click.echo(f"\n  trained along; the chief has the results ({seconds:.0f} s)")
+        return
+    show(result, f"{seconds:.0f} s")
+    if as_json:
+        click.echo(json.dumps({**dataclasses.asdict(result), "seconds": round(seconds, 1)}))
+
+
+def execute(planned: Plan) -> results.Results | None:
+    """Runs a plan, with a line a component on the console and everything else in the log.
+
+    Of the workers that TF_CONFIG names only the chief does all of this. The others run as far as
+    the Trainer, in a temporary folder.
+
+    Returns:
+        The results; `None` if this process is not the chief.
+
+    Raises:
+        UserError: if input or configuration are at fault, or the disk is full.
+        click.ClickException: at any other error; the log has all of it.
+    """
+    if cluster.task().is_chief:
+        return _execute(planned, None)
+    folder = tempfile.mkdtemp(prefix="capsad-")
+    own = dataclasses.replace(planned.config, output=folder)
+    _execute(dataclasses.replace(planned, config=own), ["Trainer"])
+    shutil.rmtree(folder)
+    return None
+
+
+def _execute(planned: Plan, to_nodes: list[str] | None) -> results.Results | None:
+    with local_runner.output_folder(planned.output) as output:
+        log = output / "log.txt"
+        click.echo(
+            f"{planned.config.name}: {planned.source.title} ({planned.source.origin}), anomaly "
+            f"{', '.join(planned.classes.anomaly_names)}, detector {planned.detector.name}\n"
+            f"  log: {log}"
+        )
+        try:
+            with console.noise_to(str(log)):
+                try:
+                    pipeline = local_runner.compile_pipeline(planned)
+                    console.keep_handlers()
+                    local_runner.run(pipeline, to_nodes)
+                    return None if to_nodes else results.read(planned.output)
+                except Exception:
+                    logging.exception("The run failed.")
+                    raise
+        except Exception as error:  # An error from a log that cannot be written comes here too.
+            raise _explained(error, output, log) from error
+
+
+def _explained(error: Exception, output: Path, log: Path) -> Exception:
+    """The error as the user's, where it is; Beam wraps errors and adds where they happened."""
+    message = re.sub(r" \[while running .*", "", str(error), flags=re.DOTALL)
+    if isinstance(error, UserError):
+        return UserError(message, *error.settings)
+    if _disk_is_full(error):
+        return UserError(
+            f"The disk is full while writing to {output}: free some space or choose another output "
+            "folder; the same command goes on where this one stopped.",
+            "output",
+        )
+    return click.ClickException(
+        f"The run failed: {type(error).__name__}: {message.strip()}. See {log}"
+    )
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether this is why it failed; TFX, too, fails when it records the failure on a full disk."""
+    if error is None:
+        return False
+    return (
+        getattr(error, "errno", None) == errno.ENOSPC
+        or os.strerror(errno.ENOSPC) in str(error)
+        or "database or disk is full" in str(error)  # SQLite's words
+        or _disk_is_full(error.__cause__ or error.__context__)
+    )

@@ -1,0 +1,174 @@
+"""The command `capsad score`."""
+
+import contextlib
+import itertools
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import TextIO
+
+import click
+
+from models.errors import UserError
+from models.files import whole_file
+from pipeline.beam_args import beam_args as with_defaults
+from pipeline.cli import console
+from pipeline.cli.options import Command, knob_options
+from pipeline.configs import PipelineConfig
+
+_FORMATS, _BEAM_FORMATS = ("table", "csv", "jsonl"), ("tfrecord", "parquet")
+
+
+@click.command(cls=Command, params=knob_options(PipelineConfig, only=("beam_args",)))
+@click.argument("paths", metavar="[MODEL] IMAGE...", nargs=-1)
+@click.option("--url", metavar="URL", help="http://HOST:PORT or grpc://HOST:PORT, without MODEL.")
+@click.option(
+    "--model-name", default="capsad", show_default=True, help="Name of the model at the --url."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=30,
+    show_default=True,
+    help="Seconds that a request to the --url may take.",
+)
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.05,
+    show_default=True,
+    help="Share of normal images that may be flagged by mistake.",
+)
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice([*_FORMATS, *_BEAM_FORMATS]),
+    help="How scores are written: table, csv or jsonl; with --beam tfrecord or parquet.  "
+    "[default: the first]",
+)
+@click.option(
+    "--output",
+    metavar="PATH",
+    help="File for the scores, or with --beam a new folder.  [standard output]",
+)
+@click.option("--beam", is_flag=True, help="Score by Apache Beam: any number of images.")
+def score(paths, url, model_name, timeout, alpha, format_name, output, beam, beam_args) -> None:
+    """Score image files, or folders of them, by a pushed model.
+
+    MODEL is a run's output folder, its `serving` folder, or one version's folder; of several
+    versions the newest is taken. With --url a running TensorFlow Serving scores instead. An image
+    is flagged when its anomaly_score exceeds 1 - alpha. Files that are no images are named on
+    standard error; only when nothing could be scored the exit code is 1.
+
+    With --beam an IMAGE may also be a manifest (.txt with a path a line, .csv with a column
+    `path`), TFRecords of tf.Examples with `image/encoded`, or a glob; --alpha is not used.
+    """
+    model, images = (None, paths) if url else (paths[:1], paths[1:])
+    if not images:
+        raise UserError(
+            "Give images or folders: capsad score MODEL IMAGE..., or "
+            "capsad score --url URL IMAGE..."
+        )
+    if beam:
+        _score_by_beam(model, images, output, format_name, beam_args)
+        return
+    if beam_args or format_name in _BEAM_FORMATS:
+        raise UserError(f"--beam-arg and the formats {', '.join(_BEAM_FORMATS)} go with --beam.")
+    for path in paths:
+        if not os.path.exists(path):
+            raise UserError(f"{path} does not exist: give a model and images, or folders of them.")
+    # What TensorFlow and its libraries say of themselves is not what is asked for here.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.simplefilter("ignore")
+    with console.noise_to(os.devnull):
+        from components.serving import clients
+        from components.serving.files import find_images, score_files
+        from components.serving.rows import FORMATS
+
+        client = clients.remote(url, model_name, timeout) if url else clients.local(*model)
+    progress = _Progress(sys.stderr.isatty() and (output is not None or not sys.stdout.isatty()))
+    found = _rows(score_files(client, find_images(images)), alpha, progress)
+    first = next(found, None)
+    if first is None:
+        raise click.ClickException(
+            f"No image was scored: {progress.unreadable} unreadable file(s) in {', '.join(images)}."
+        )
+    with _opened(output) as file:
+        FORMATS[format_name or _FORMATS[0]](itertools.chain([first], found), file)
+    if progress.unreadable:
+        progress.tell(f"{progress.scored} scored, {progress.unreadable} unreadable")
+
+
+def _score_by_beam(model, images, output, format_name, beam_args):
+    if model is None or output is None or format_name in _FORMATS:
+        raise UserError(
+            "--beam goes with a MODEL, not a --url, with --output DIR, and with --format "
+            f"{' or '.join(_BEAM_FORMATS)}."
+        )
+    argv = with_defaults(beam_args)
+    with console.noise_to_temporary_log("Scoring"):
+        # Imported here, because Beam and TensorFlow take seconds.
+        import apache_beam as beam
+
+        from components.serving.batch.pipeline import score_all
+        from components.serving.runner import newest_version
+
+        counts = score_all(
+            beam.Pipeline(argv=argv),
+            newest_version(*model),
+            images,
+            output,
+            output_format=format_name or _BEAM_FORMATS[0],
+        )
+    click.echo(f"{counts.scored} images scored, {counts.dead} could not be.")
+
+
+class _Progress:
+    """Messages on standard error and, where that is a terminal of its own, a running count."""
+
+    def __init__(self, shown: bool):
+        self._shown = shown
+        self.scored = 0
+        self.unreadable = 0
+
+    def count(self, images: int) -> None:
+        self.scored += images
+        if self._shown:
+            click.echo(f"\r{self.scored} images", nl=False, err=True)
+
+    def tell(self, message: str) -> None:
+        self.clear()
+        click.echo(message, err=True)
+
+    def clear(self) -> None:
+        if self._shown:
+            click.echo("\r\033[K", nl=False, err=True)
+
+
+def _rows(results, alpha, progress) -> Iterator[dict]:
+    """The rows of what was scored; the rest is told."""
+    from components.serving.files import Unreadable
+    from components.serving.rows import rows
+
+    for result in results:
+        if isinstance(result, Unreadable):
+            progress.unreadable += 1
+            progress.tell(f"{result.name}: {result.reason}")
+        else:
+            yield from rows(result.names, result.outputs, alpha)
+            progress.count(len(result.names))
+    progress.clear()
+
+
+@contextlib.contextmanager
+def _opened(output: str | None) -> Iterator[TextIO]:
+    """Standard output, or a file that appears when it is whole."""
+    if output is None:
+        yield sys.stdout
+        return
+    try:
+        with whole_file(output) as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror}.", "output") from error

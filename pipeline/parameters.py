@@ -1,0 +1,41 @@
+"""Types of values that users give, beyond click's own."""
+
+import json
+import re
+from typing import Any
+
+import click
+
+
+class ImageSize(click.ParamType):
+    """`28` or `28x32`, height before width, as a pair of whole numbers from 1."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        """Turns a text, a number or a pair into the pair."""
+        if isinstance(value, tuple | list):
+            value = "x".join(map(str, value))
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value).strip())
+        size = match and (int(match[1]), int(match[2] or match[1]))
+        if not size or min(size) < 1:
+            self.fail(f"'{value}' is not a size in pixels such as 28 or 28x32.", param, ctx)
+        return size
+
+
+class NameValue(click.ParamType):
+    """`NAME=VALUE` as a pair; the value is read as JSON where it is JSON, else as text."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, Any]:
+        """Turns a text into the pair, and leaves a pair as it is."""
+        if isinstance(value, tuple):
+            return value
+        name, separator, text = value.partition("=")
+        if not separator or not name:
+            self.fail(f"'{value}' is not of the form NAME=VALUE.", param, ctx)
+        try:
+            return name, json.loads(text)
+        except json.JSONDecodeError:
+            return name, text

@@ -1,0 +1,1 @@
+"""Compares detectors, anomalies and seeds on one data set."""

@@ -1,0 +1,108 @@
+"""The cells of a study: detectors x anomalies x seeds on one data set."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from models.errors import UserError
+from pipeline.configs import PipelineConfig, override
+from pipeline.plan import Plan, find_source, plan
+
+HOLD_OUT = "hold-out"
+OPEN_SET = "open-set-6-4"
+# The five splits of Neal et al. 2018, Open set learning with counterfactual images, ECCV, as the
+# field repeats them: six known classes, the other four unknown, the whole test part.
+KNOWN = ("245983", "326940", "583246", "378405", "634982")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its test."""
+
+    plan: Plan
+    protocol: str
+
+    @property
+    def config(self) -> PipelineConfig:
+        """What is run."""
+        return self.plan.config
+
+    @property
+    def anomaly(self) -> str:
+        """Names of the anomalous classes, separated by commas."""
+        return ",".join(self.plan.classes.anomaly_names)
+
+    @cached_property
+    def name(self) -> str:
+        """Name of the cell's folder: readable, and unique for all that results depend on."""
+        data, detector = self.config.data, self.plan.detector
+        parts = {
+            "source": data.source_name,
+            "source_options": dict(data.source_options),
+            "anomaly": self.plan.classes.anomaly,
+            "image_size": data.image_size,
+            "hold_out": self.plan.hold_out,
+            "detector": detector.name,
+            "settings": {f.name: getattr(detector, f.name) for f in detector.settings()},
+            "seed": self.config.seed,
+            "backend": backend_name(),
+        }
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+        anomaly = "+".join(map(str, self.plan.classes.anomaly))
+        return f"{data.source_name}-{anomaly}-{detector.name}-{self.config.seed}-{digest}"
+
+    @cached_property
+    def passes(self) -> int:
+        """Images times epochs of the training; `eval` and `calibration` are counted too."""
+        counts = np.bincount(self.plan.assignment.labels["train"])
+        counts = np.delete(counts, self.plan.classes.anomaly)
+        counts = counts.clip(max=self.config.data.limit_per_class or counts.max())
+        return int(counts.sum()) * self.plan.detector.epochs
+
+
+def make_cells(
+    config: PipelineConfig,
+    detector_names: Sequence[str],
+    anomalies: Sequence[str],
+    seeds: Sequence[int],
+    protocol: str = HOLD_OUT,
+) -> list[Cell]:
+    """All combinations, checked as far as possible before anything is trained.
+
+    Args:
+        config: configuration of the data set.
+        detector_names: names of detectors.
+        anomalies: lists of classes with commas between them; none: those of the protocol, which
+            holds out each class in turn.
+        seeds: seeds of splits and training.
+        protocol: `HOLD_OUT` or `OPEN_SET`.
+
+    Raises:
+        UserError: if data is missing or a combination is not possible.
+    """
+    source = find_source(config)
+    if protocol == OPEN_SET:
+        if anomalies:
+            raise UserError(f"The protocol {OPEN_SET} chooses the classes: name none.", "anomalies")
+        if len(source.class_names) != 10:
+            raise UserError(f"The protocol {OPEN_SET} needs a data set of ten classes.")
+        anomalies = [",".join(sorted(set("0123456789") - set(known))) for known in KNOWN]
+        config = replace(config, data=replace(config.data, balanced_test=False))
+    cells = []
+    for anomaly in anomalies or source.class_names:
+        for detector in detector_names:
+            for seed in seeds:
+                chosen = override(config, detector=detector, anomaly=anomaly, seed=seed)
+                cells.append(Cell(plan(chosen, source), protocol))
+    return cells
+
+
+def backend_name() -> str:
+    """Name of Keras's backend."""
+    import keras  # Imported here, because Keras takes seconds to load.
+
+    return keras.backend.backend()

@@ -1,0 +1,182 @@
+"""Tables and figures of studies, from their kept results alone."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.evaluation.report import figures
+from models import detectors, metrics
+from models.files import write_whole
+from models.scores import ANOMALY_SCORE, anomalousness
+
+Result = dict[str, Any]
+
+_COSTS = {
+    "accuracy": "accuracy on normal classes",
+    "images": "training images",
+    "seconds": "seconds of training",
+    "train_images_per_s": "training images/s",
+    "score_images_per_s": "scoring images/s",
+}
+
+
+def write(results: Sequence[Result], output: Path) -> Path:
+    """Writes `results.md` and `figures/*.png` for all results, and gives the former's path.
+
+    One section for each data set, protocol and budget.
+
+    Args:
+        results: finished cells, as `results.read` gives them.
+        output: the studies' folder, which holds the cells.
+    """
+    folder = output / "figures"
+    folder.mkdir(exist_ok=True)
+    lines = ["# Results of the study", ""]
+    lines += sorted({result["versions"] for result in results})
+    for (data_set, protocol, epochs, limit), group in _grouped(
+        results, "data_set", "protocol", "epochs", "limit_per_class"
+    ).items():
+        name = f"{data_set}-{protocol}-{epochs}-epochs"
+        budget = f"{epochs} epoch{'s' * (epochs > 1)}"
+        if limit:
+            name += f"-{limit}-a-class"
+            budget += f" of at most {limit:,} images a class"
+        lines += [
+            "",
+            f"## {data_set}, {protocol}, {budget}",
+            "",
+            *_table(group),
+            "",
+            *_costs(group),
+        ]
+        _save(folder / f"auroc-{name}.png", _bars(group))
+        lines += ["", f"![auROC by anomaly and method](figures/auroc-{name}.png)"]
+        for anomaly, drawn in _grouped(_capsnets(group), "anomaly").items():
+            first = min(drawn, key=lambda result: result["seed"])
+            ending = f"{name}-{_safe(anomaly[0])}.png"
+            _save(folder / f"roc-{ending}", _roc(first, output))
+            _save(folder / f"reconstructions-{ending}", _reconstructions(first, output))
+    path = output / "results.md"
+    write_whole(path, "\n".join(lines) + "\n")
+    return path
+
+
+def columns(results: Iterable[Result]) -> list[tuple[str, str]]:
+    """(detector, score): every raw score of the capsule networks, of others the calibrated one."""
+    found = {result["detector"] for result in results}
+    chosen = []
+    for name in (name for name in detectors.names() if name in found):
+        detector = detectors.describe(name)
+        several = detector.scores if "capsnet" in name else (detector.calibrated_score,)
+        chosen += [(name, score) for score in several]
+    return chosen
+
+
+def measure(results: Iterable[Result], detector: str, score: str) -> tuple[float, float]:
+    """The auROC and its spread: mean, deviation over seeds; of one run, half DeLong's 95 %.
+
+    NaN where there is no result.
+    """
+    runs = [
+        result["scores"][score]
+        for result in results
+        if result["detector"] == detector and score in result["scores"]
+    ]
+    if not runs:
+        return float("nan"), float("nan")
+    areas = [run["auroc"] for run in runs]
+    if len(runs) > 1:
+        return float(np.mean(areas)), float(np.std(areas, ddof=1))
+    return areas[0], (runs[0]["auroc_high"] - runs[0]["auroc_low"]) / 2
+
+
+def _table(group) -> list[str]:
+    """Markdown: a row an anomaly, the best of each in bold, and the mean of the rows above."""
+    methods = columns(group)
+    lines = [
+        "| anomaly | " + " | ".join(f"{detector} `{score}`" for detector, score in methods) + " |",
+        "|---|" + "---:|" * len(methods),
+    ]
+    rows = []
+    for (anomaly,), results in _grouped(group, "anomaly").items():
+        measured = [measure(results, *method) for method in methods]
+        areas = [area for area, _ in measured]
+        rows.append(areas)
+        cells = [
+            "–" if np.isnan(area) else f"{_bold(area, areas)} ± {spread:.3f}"
+            for area, spread in measured
+        ]
+        lines.append(f"| {anomaly} | " + " | ".join(cells) + " |")
+    means, deviations = np.mean(rows, axis=0), np.std(rows, axis=0)
+    cells = [
+        "–" if np.isnan(mean) else f"{_bold(mean, means)} ± {deviation:.3f}"
+        for mean, deviation in zip(means, deviations, strict=True)
+    ]
+    return [*lines, "| mean ± deviation of the rows | " + " | ".join(cells) + " |"]
+
+
+def _costs(group) -> list[str]:
+    """Markdown: a row a detector, of what `_COSTS` says, the means of its cells."""
+    lines = [f"| detector | {' | '.join(_COSTS.values())} |", "|---|" + "---:|" * len(_COSTS)]
+    for (detector,), results in _grouped(group, "detector").items():
+        means = [np.mean([result[key] for result in results]) for key in _COSTS]
+        accuracy, *others = means
+        cells = [f"{accuracy:.3f}", *(f"{mean:,.0f}" for mean in others)]
+        lines.append(f"| {detector} | {' | '.join(cells)} |")
+    return lines
+
+
+def _bold(value, values):
+    return f"**{value:.3f}**" if value == np.nanmax(values) else f"{value:.3f}"
+
+
+def _bars(group):
+    anomalies = _grouped(group, "anomaly")
+    return figures.bar_figure(
+        [anomaly for (anomaly,) in anomalies],
+        {
+            f"{detector} {score}": [measure(r, detector, score) for r in anomalies.values()]
+            for detector, score in columns(group)
+        },
+    )
+
+
+def _roc(result, output):
+    with np.load(output / "cells" / result["cell"] / "scores.npz") as kept:
+        curves = {
+            score: metrics.roc_curve(anomalousness(score, kept[score]), kept["is_anomaly"])
+            for score in result["scores"]
+            if score != ANOMALY_SCORE
+        }
+    return figures.roc_figure(curves, {score: result["scores"][score]["auroc"] for score in curves})
+
+
+def _reconstructions(result, output):
+    with np.load(output / "cells" / result["cell"] / "examples.npz") as kept:
+        captions = [
+            f"{text}\n{'anomaly' if is_anomaly else 'normal'}"
+            for text, is_anomaly in zip(kept["texts"], kept["is_anomaly"], strict=True)
+        ]
+        return figures.reconstruction_figure(kept["images"], kept["reconstructions"], captions)
+
+
+def _capsnets(results):
+    return [result for result in results if result["detector"] == "capsnet"]
+
+
+def _grouped(results, *keys) -> dict[tuple, list[Result]]:
+    """Results by the values of `keys`, single classes before sets of them."""
+    groups = {}
+    for result in results:
+        groups.setdefault(tuple(result[key] for key in keys), []).append(result)
+    return dict(sorted(groups.items(), key=lambda item: (str(item[0]).count(","), str(item[0]))))
+
+
+def _safe(name):
+    return "".join(c if c.isalnum() else "_" for c in name)
+
+
+def _save(path, figure):
+    write_whole(path, figures.png(figure))

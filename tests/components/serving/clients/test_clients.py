@@ -1,0 +1,242 @@
+import http.server
+import json
+import socket
+import threading
+from concurrent import futures
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from components.serving import clients
+from components.serving.clients import base
+from components.serving.runner import newest_version
+from models.errors import UserError
+
+
+@pytest.fixture(params=["local", "rest", "grpc"])
+def client(request, pushed, model_server):
+    if request.param == "local":
+        return clients.local(str(pushed.serving))
+    return clients.remote(getattr(model_server, request.param), "capsad", timeout=60)
+
+
+@pytest.fixture
+def few_pauses(monkeypatch):
+    monkeypatch.setattr(base, "_FIRST_PAUSE", 0.01)
+
+
+@pytest.mark.parametrize("count", [1, 2, 33])
+def test_batches_of_any_size(client, count, pushed, toys, to_png):
+    images, _ = toys(count, 3, seed=7)
+    scores = client.score([to_png(image) for image in images])
+    expected = {name: np.asarray(value) for name, value in pushed.scorer(images).items()}
+    assert scores.keys() == {*expected, "most_similar_class"}
+    for name, values in expected.items():
+        assert scores[name].dtype == np.float32
+        np.testing.assert_allclose(scores[name], values, atol=1e-5, err_msg=name)
+    names = np.array(["bolt", "nut", "größe"])
+    expected = names[expected["class_probabilities"].argmax(-1)]
+    assert scores["most_similar_class"].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (lambda png: b"", "Input is empty."),
+        (lambda png: b"text", "Unknown image file format. One of JPEG.* PNG, GIF, BMP.* required."),
+        (lambda png: png[:60], "Invalid PNG data, size 60"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_the_reason_alone(client, bad, reason, toys, to_png):
+    good = to_png(toys(1, 3, seed=0)[0][0])
+    with pytest.raises(base.Refused, match=f"^{reason}$"):
+        client.score([good, bad(good)])
+    assert len(client.score([good])["pp"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("{{function_node __inference_f_1}} Input is empty.\n\t [[{{node a}}]]", "Input is empty."),
+        ("Graph execution error:\n\nDetected at\nToo bad.\n\t [[{{node a}}]] [Op:b]", "Too bad."),
+        ("failed to connect", "failed to connect"),
+    ],
+)
+def test_errors_of_tensorflow_in_one_line(message, line):
+    assert base.one_line(message) == line
+
+
+def unused_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_server_that_is_not_there(scheme, few_pauses):
+    url = f"{scheme}://127.0.0.1:{unused_port()}"
+    with pytest.raises(UserError, match=f"^{url} cannot be reached .*after 5 attempts") as error:
+        clients.remote(url, "capsad", timeout=10).score([b"x"])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc"])
+def test_a_model_that_is_not_served(protocol, model_server):
+    client = clients.remote(getattr(model_server, protocol), "other", timeout=60)
+    with pytest.raises(UserError, match="has no model 'other': ") as raised:
+        client.score([b"x"])
+    assert raised.value.settings == ("model_name",)
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8501", "ftp://host:1", "http://", "grpc://host", "http://host:port", ""]
+)
+def test_urls_of_another_form(url):
+    with pytest.raises(UserError, match="must be http://HOST:PORT or grpc://HOST:PORT") as raised:
+        clients.remote(url, "capsad", timeout=1)
+    assert raised.value.settings == ("url",)
+
+
+NO_SIGNATURE = 'Serving signature name: "score_images" not found in signature def'
+
+
+class FakeServer(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Gives prepared answers by either protocol: "ok", "wait", "html", or an error."""
+
+    def __init__(self, answers):
+        self.answers = list(answers)
+        # All that is INVALID_ARGUMENT here is another model's signature.
+        self.reason = NO_SIGNATURE if self.answers[0] in (400, "INVALID_ARGUMENT") else "no reason"
+        self.requests = 0
+        self.released = threading.Event()
+
+    def next(self):
+        self.requests += 1
+        return self.answers.pop(0)
+
+    def Predict(self, request, context):
+        answer = self.next()
+        if answer == "wait":
+            self.released.wait()
+        elif answer != "ok":
+            context.abort(getattr(grpc.StatusCode, answer), self.reason)
+        response = predict_pb2.PredictResponse()
+        response.outputs["pp"].CopyFrom(tf.make_tensor_proto([0.5]))
+        return response
+
+
+@pytest.fixture
+def fake(few_pauses):
+    """Starts such a server; returns it and its URL."""
+    stops = []
+
+    def start(scheme, *answers):
+        server = FakeServer(answers)
+        stops.append(server.released.set)
+        if scheme == "grpc":
+            served = grpc.server(futures.ThreadPoolExecutor(2))
+            prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(server, served)
+            port = served.add_insecure_port("127.0.0.1:0")
+            served.start()
+            stops.append(lambda: served.stop(0))
+        else:
+
+            class Handler(http.server.BaseHTTPRequestHandler):
+                def do_POST(self):
+                    self.rfile.read(int(self.headers["Content-Length"]))
+                    answer = server.next()
+                    if answer == "wait":
+                        server.released.wait()
+                    status, body = 200, {"outputs": {"pp": [0.5]}}
+                    if isinstance(answer, int):
+                        status, body = answer, {"error": server.reason}
+                    self.send_response(status)
+                    self.end_headers()
+                    self.wfile.write(b"<html>" if answer == "html" else json.dumps(body).encode())
+
+                def log_message(self, *arguments):
+                    pass
+
+            served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+            port = served.server_address[1]
+            threading.Thread(target=served.serve_forever).start()
+            stops.append(served.shutdown)
+        return server, f"{scheme}://127.0.0.1:{port}"
+
+    yield start
+    for stop in stops:
+        stop()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "answers"),
+    [
+        ("http", (503, 429, 503, 503, "ok")),
+        ("grpc", ("UNAVAILABLE", "UNAVAILABLE", "ok")),
+    ],
+)
+def test_an_unavailable_server_is_tried_again(scheme, answers, fake):
+    server, url = fake(scheme, *answers)
+    scores = clients.remote(url, "capsad", timeout=10).score([b"x"])
+    assert scores["pp"].tolist() == [0.5]
+    assert server.requests == len(answers)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "answers", "message"),
+    [
+        ("http", [503] * 9, r"overloaded, after 5 attempts \(HTTP status 503\)"),
+        ("grpc", ["UNAVAILABLE"] * 9, r"overloaded, after 5 attempts \(no reason\)"),
+    ],
+)
+def test_attempts_are_limited(scheme, answers, message, fake):
+    server, url = fake(scheme, *answers)
+    with pytest.raises(UserError, match=message):
+        clients.remote(url, "capsad", timeout=10).score([b"x"])
+    assert server.requests == 5
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_the_deadline(scheme, fake):
+    server, url = fake(scheme, "wait")
+    with pytest.raises(UserError, match=r"did not answer within 0.2 s: ") as raised:
+        clients.remote(url, "capsad", timeout=0.2).score([b"x"])
+    assert raised.value.settings == ("timeout",)
+    assert server.requests == 1
+
+
+@pytest.mark.parametrize(
+    ("scheme", "answer", "message"),
+    [
+        ("http", 500, "failed on model 'capsad': no reason"),
+        ("http", 400, f"failed on model 'capsad': {NO_SIGNATURE}"),
+        ("grpc", "INVALID_ARGUMENT", f"failed on model 'capsad': {NO_SIGNATURE}"),
+        ("http", "html", "not an answer of TensorFlow Serving"),
+        ("grpc", "INTERNAL", "failed on model 'capsad': no reason"),
+    ],
+)
+def test_other_errors_end_at_once(scheme, answer, message, fake):
+    server, url = fake(scheme, answer)
+    with pytest.raises(UserError, match=message):
+        clients.remote(url, "capsad", timeout=10).score([b"x"])
+    assert server.requests == 1
+
+
+def test_the_newest_version_is_taken(tmp_path):
+    for version in ("9", "10", ".incoming/11", "backup"):
+        (tmp_path / "serving" / version).mkdir(parents=True)
+        (tmp_path / "serving" / version / "saved_model.pb").touch()
+    (tmp_path / "serving" / "12").mkdir()
+    newest = tmp_path / "serving" / "10"
+    for given in (tmp_path, tmp_path / "serving", newest):
+        assert newest_version(str(given)) == str(newest)
+    with pytest.raises(UserError, match="holds no pushed model"):
+        newest_version(str(tmp_path / "serving" / "12"))
+
+
+def test_a_foreign_saved_model(tmp_path):
+    tf.saved_model.save(tf.Module(), str(tmp_path))
+    with pytest.raises(UserError, match="no signature `score_images`"):
+        clients.local(str(tmp_path))

@@ -1,0 +1,186 @@
+import io
+import json
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow.python.saved_model import loader_impl
+from tensorflow_serving.apis import prediction_log_pb2
+
+from components.data import examples
+from components.serving.export import WARMUP_FILE, export, write_warmup_requests
+from models import detectors
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_examples_are_lossless_and_in_order_whatever_the_order_of_the_files(
+    channels, toys, tmp_path, write_split
+):
+    images, labels = toys(11, 3, seed=0, channels=channels)
+    write_split(tmp_path, images, labels, reverse=True)
+    split = examples.load_split(str(tmp_path), "train", (12, 12))
+    np.testing.assert_array_equal(split.images, images)
+    np.testing.assert_array_equal(split.labels, labels)
+    assert split.texts[3] == f"class {labels[3]}"
+    assert list(split.ids) == [f"train-{i:08d}" for i in range(11)]
+
+
+def test_an_empty_split_is_empty(tmp_path):
+    assert len(examples.load_split(str(tmp_path), "train", (12, 12)).images) == 0
+
+
+def test_features_of_normal_and_anomalous_images():
+    image = np.zeros((4, 5, 1), "uint8")
+    normal = examples.make_example(image, 2, "c", ["c"], "test-00000001").features.feature
+    anomaly = examples.make_example(image, -1, "z", ["a", "c"], "test-00000002").features.feature
+    assert normal["image/height"].int64_list.value[:] == [4]
+    assert normal["image/width"].int64_list.value[:] == [5]
+    assert normal["is_anomaly"].int64_list.value[:] == [0]
+    assert anomaly["is_anomaly"].int64_list.value[:] == [1]
+    assert anomaly["image/class/label"].int64_list.value[:] == [-1]
+    assert anomaly["contrast"].bytes_list.value[:] == [b"a", b"c"]
+    assert Image.open(io.BytesIO(normal["image/encoded"].bytes_list.value[0])).format == "PNG"
+
+
+_SERVE = """
+import json, sys
+import numpy as np, tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+with np.load(sys.argv[2], allow_pickle=False) as data:
+    arrays = data["images"]
+    pngs = [bytes.fromhex(text) for text in data["pngs"]]
+    examples = [bytes.fromhex(text) for text in data["examples"]]
+signatures = model.signatures
+results = {
+    "score_arrays": signatures["score_arrays"](images=tf.constant(arrays)),
+    "score_images": signatures["score_images"](images=tf.constant(pngs)),
+    "serving_default": signatures["serving_default"](examples=tf.constant(examples)),
+}
+print(json.dumps({
+    name: {key: value.numpy().tolist() for key, value in outputs.items()}
+    for name, outputs in results.items()
+}, default=bytes.decode))
+"""
+
+
+def png(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_saved_model_gives_our_scores_where_our_packages_cannot_be_imported(
+    channels, toys, tiny, tmp_path, fresh_python
+):
+    images, labels = toys(90, 3, seed=0, channels=channels)
+    detector = detectors.get("capsnet", epochs=2, batch_size=30, learning_rate=0.01, **tiny)
+    scorer = detector.fit(images, labels, calibration=images[:30])
+    export(scorer, (12, 12), str(tmp_path / "model"), ["a", "b", "c"])
+
+    # Of another size than the network's: resizing is a part of the model.
+    served = np.random.default_rng(1).integers(0, 256, (5, 17, 21, channels), dtype="uint8")
+    np.savez(
+        tmp_path / "data.npz",
+        images=served,
+        pngs=[png(image).hex() for image in served],
+        examples=[
+            examples.make_example(image, 0, "a", ["a"], "x").SerializeToString().hex()
+            for image in served
+        ],
+    )
+    output = fresh_python(_SERVE, tmp_path / "model", tmp_path / "data.npz")
+    expected = {key: np.asarray(value) for key, value in scorer(served).items()}
+    for signature, scores in json.loads(output.splitlines()[-1]).items():
+        similar = scores.pop("most_similar_class")
+        classes = expected["class_probabilities"].argmax(axis=-1)
+        assert similar == ["abc"[index] for index in classes]
+        assert scores.keys() == expected.keys(), signature
+        for key, value in scores.items():
+            np.testing.assert_allclose(
+                value, expected[key], atol=1e-5, err_msg=f"{signature} {key}"
+            )
+
+
+def test_preprocessing_of_training_equals_that_of_serving(tmp_path, write_split):
+    images = np.random.default_rng(0).integers(0, 256, (3, 31, 27, 3), dtype="uint8")
+    write_split(tmp_path, images, [0, 1, 0])
+    trained_on = examples.load_split(str(tmp_path), "train", (12, 12)).images
+    from models.layers import ImagePreprocessing
+
+    served = keras.ops.convert_to_numpy(ImagePreprocessing((12, 12))(images))
+    np.testing.assert_array_equal(trained_on / np.float32(255), served)
+
+
+_REPLAY = """
+import json, sys
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+model = tf.saved_model.load(sys.argv[1])
+replayed = {}
+for record in tf.data.TFRecordDataset(sys.argv[2]).as_numpy_iterator():
+    request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+    signature = request.model_spec.signature_name
+    inputs = {name: tf.constant(tf.make_ndarray(t)) for name, t in request.inputs.items()}
+    replayed[signature] = model.signatures[signature](**inputs)["pp"].numpy().tolist()
+print(json.dumps(replayed))
+"""
+
+
+def test_the_warm_up_requests_run_every_signature_on_real_images(pushed, toys, fresh_python):
+    output = fresh_python(_REPLAY, pushed.version, pushed.version / WARMUP_FILE)
+    replayed = json.loads(output.splitlines()[-1])
+    model = tf.saved_model.load(str(pushed.version))
+    assert replayed.keys() == model.signatures.keys()
+    expected = np.asarray(pushed.scorer(toys(120, 3, seed=0)[0][:4])["pp"])
+    for signature, scores in replayed.items():
+        np.testing.assert_allclose(scores, expected, atol=1e-5, err_msg=signature)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_warm_up_requests_are_those_of_the_images(channels, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (2, 5, 7, channels), dtype="uint8")
+    write_warmup_requests(str(tmp_path), images)
+    records = list(tf.data.TFRecordDataset(str(tmp_path / WARMUP_FILE)).as_numpy_iterator())
+    logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
+    requests = {
+        log.predict_log.request.model_spec.signature_name: log.predict_log.request for log in logs
+    }
+    assert len(records) == len(requests) == 3
+    arrays = tf.make_ndarray(requests["score_arrays"].inputs["images"])
+    np.testing.assert_array_equal(arrays, images)
+    for encoded, image in zip(
+        requests["score_images"].inputs["images"].string_val, images, strict=True
+    ):
+        np.testing.assert_array_equal(tf.io.decode_image(encoded), image)
+
+
+def test_the_saved_model_has_no_xla(pushed):
+    """TensorFlow Serving does not load what XLA has compiled."""
+    meta_graph = loader_impl.parse_saved_model(str(pushed.version)).meta_graphs[0]
+    functions = meta_graph.graph_def.library.function
+    nodes = [*meta_graph.graph_def.node, *(node for f in functions for node in f.node_def)]
+    assert len(nodes) > 100
+    assert not [node.op for node in nodes if node.op.startswith("Xla")]
+    assert not [f.signature.name for f in functions if f.attr["_XlaMustCompile"].b]
+
+
+def test_the_signatures_are_as_documented(pushed):
+    page = (Path(__file__).parents[3] / "BUILD.md").read_text()
+    signatures = tf.saved_model.load(str(pushed.version)).signatures
+    assert len(signatures) == 3
+    for name, signature in signatures.items():
+        (line,) = re.findall(rf"^\| `{name}` \| (.*)", page, re.MULTILINE)
+        ((key, spec),) = signature.structured_input_signature[1].items()
+        assert line.startswith(f"`{key}`: {spec.dtype.name} {batch_shape(spec)}")
+        for key, spec in signature.structured_outputs.items():
+            documented = rf"^\| .*`{key}`.* \| {spec.dtype.name} {re.escape(batch_shape(spec))} \|"
+            assert re.search(documented, page, re.MULTILINE), key
+
+
+def batch_shape(spec):
+    return {1: "(B,)", 2: "(B, C)", 4: "(B, H, W, K)"}[spec.shape.rank]

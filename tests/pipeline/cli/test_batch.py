@@ -1,0 +1,59 @@
+import tempfile
+
+import pytest
+from click.testing import CliRunner
+
+from components.serving import runner
+from components.serving.batch import pipeline as batch
+from models.errors import UserError
+from pipeline import cli
+
+
+@pytest.fixture(autouse=True)
+def logs(tmp_path, monkeypatch):
+    """Lists the logs."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return lambda: list(tmp_path.glob("capsad-*.log"))
+
+
+def run(monkeypatch, outcome, *options):
+    given = {}
+
+    def stand_in(pipeline, model, inputs, output, *, output_format):
+        given.update({"runner": type(pipeline.runner).__name__, "model": model})
+        given.update({"inputs": list(inputs), "output": output, "format": output_format})
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(batch, "score_all", stand_in)
+    monkeypatch.setattr(runner, "newest_version", lambda model: model)
+    arguments = ("model", "a", "b", "--beam", "--output", "out", *options)
+    return CliRunner().invoke(cli.main, ["score", *arguments]), given
+
+
+def test_what_is_handed_on(monkeypatch, logs):
+    result, given = run(monkeypatch, batch.Counts(5, 2), "--format", "parquet")
+    assert given == {
+        "runner": "FnApiRunner",
+        "model": "model",
+        "inputs": ["a", "b"],
+        "output": "out",
+        "format": "parquet",
+    }
+    assert result.output == "5 images scored, 2 could not be.\n"
+    assert logs() == []
+
+
+def test_bad_input_leaves_no_log(monkeypatch, logs):
+    result, _ = run(monkeypatch, UserError("wrong"))
+    assert (result.exit_code, result.output) == (2, "Error: wrong\n")
+    assert logs() == []
+
+
+def test_a_failure_names_its_log(monkeypatch, logs):
+    result, _ = run(monkeypatch, RuntimeError("no connection\nand much more"))
+    (log,) = logs()
+    assert result.exit_code == 1
+    assert result.output == (f"Error: Scoring failed: RuntimeError: no connection. See {log}\n")
+    assert "and much more" in log.read_text()

@@ -1,0 +1,171 @@
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from models import detectors
+from pipeline import cli
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def capsad(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(cli.main, arguments)
+
+
+def images(folder, counts, size=(8, 8)):
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = np.random.default_rng(index).integers(0, 256, size, dtype="uint8")
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "mnis"], "Unknown data set 'mnis'.*Did you mean mnist"),
+        (["run", "digits", "--detector", "capsnt"], "Unknown detector 'capsnt'"),
+        (["run", "digits", "--anomaly", "ten"], "Unknown anomaly class 'ten'"),
+        (
+            ["run", "digits", "--anomaly", ""],
+            "No anomaly class is given.*See --anomaly .CAPSAD_ANOMALY",
+        ),
+        (["run", "digits", "--anomaly", "0,1,2,3,4,5,6,7,8"], "leaves 1 normal class"),
+        (["run", "digits", "--limit-per-class", "3"], "Class '0' has 3 images"),
+        (["run", "digits", "--set", "epoch=3"], "no setting 'epoch'"),
+        (["run", "digits", "--set", "epochs"], "not of the form NAME=VALUE"),
+        (["run", "digits", "--epochs", "0"], "--epochs.*0 is not in the range"),
+        (["run", "digits", "--min-auroc", "2"], "--min-auroc"),
+        (["run", "mnist", "--data-dir", "nowhere"], "nowhere is not a folder"),
+        (["run", "--images", "nowhere", "--anomaly", "a"], "nowhere does not exist"),
+        (["run", "mnist", "--images", "."], "not both"),
+        (["run", "digits", "--beam-arg", "x"], "Beam argument 'x' is not of the form"),
+        (["run", "digits", "--beam-arg=--runner=DaskRunner"], "silently loses data"),
+        (["run", "digits", "--score-images", "nowhere"], "input nowhere does not exist"),
+        (["score", "nowhere", ".", "--beam", "--output", "o"], "nowhere holds no pushed model"),
+        (["score", ".", ".", "--beam", "--output", "o", "--format", "csv"], "--format tfrecord"),
+        (["score", ".", ".", "--beam"], "--output DIR"),
+        (["score", "--url", "http://x:1", ".", "--beam", "--output", "o"], "not a --url"),
+        (["score", ".", ".", "--format", "parquet"], "go with --beam"),
+        (["score", ".", "nowhere"], "nowhere does not exist"),
+        (["report", "nowhere"], "holds no finished run"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(capsad, arguments, message, tmp_path):
+    result = capsad(*arguments)
+    assert result.exit_code == 2
+    assert re.search(message, " ".join(result.output.split()))
+    assert "Traceback" not in result.output
+    assert not os.listdir(tmp_path)
+
+
+def test_a_class_with_too_few_images(capsad, tmp_path):
+    images(tmp_path / "data", {"a": 20, "b": 2, "c": 20})
+    result = capsad("run", "--images", "data", "--anomaly", "c")
+    assert result.exit_code == 2
+    assert "Class 'b' has 2 images to train on, too few" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["kubeflow", "run", "--help"],
+        ["score", "--help"],
+        ["detectors"],
+        ["datasets"],
+    ],
+)
+def test_help_and_lists_are_there_at_once(arguments):
+    code = (
+        "import sys; sys.argv[0] = 'capsad'; from pipeline.cli import main; "
+        "main(standalone_mode=False); "
+        "assert not {'tensorflow', 'keras', 'tfx'} & set(sys.modules)"
+    )
+    started = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    assert time.monotonic() - started < 3  # alone on a machine it is well below one
+    assert len(result.stdout.splitlines()) > 3
+
+
+@pytest.mark.parametrize("command", [["compile"], ["run", "--host", "http://localhost"]])
+def test_kubeflow_without_kfp(capsad, monkeypatch, tmp_path, command):
+    monkeypatch.setitem(sys.modules, "kfp", None)
+    result = capsad("kubeflow", *command, "digits", "--image", "capsad:1")
+    assert result.exit_code == 2
+    assert re.fullmatch(r"Error: Kubeflow needs kfp, which is not installed: .*\n", result.output)
+    assert not os.listdir(tmp_path)
+
+
+def test_kubeflow_describes_a_run_by_the_same_options():
+    run, compiled = cli.main.commands["run"], cli.main.commands["kubeflow"].commands["compile"]
+    own = {"data_dir", "output", "as_json", "infra_validation", "score_images"}
+    shared = {option.name for option in run.params} - own
+    assert {"name", "images", "anomaly", "detector", "epochs", "settings", "seed"} <= shared
+    assert shared <= {option.name for option in compiled.params}
+
+
+def test_datasets_says_what_is_there_and_how_to_get_the_rest(capsad, monkeypatch, tmp_path):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    output = capsad("datasets").output
+    assert re.search(r"digits .*\n  found: .*scikit-learn\)\n  train: +0 178, 1 182", output)
+    assert re.search(r"smallnorb .*\n  missing: .*\n  get it: +Put the six files", output)
+    assert output.count("licence:") == 6
+
+
+def test_detectors_lists_settings(capsad):
+    output = capsad("detectors").output
+    assert re.search(r"capsnet  .*scores conformity, pp, re", output)
+    assert re.search(r"routing_iterations = 3 +[A-Z]", output)
+
+
+def test_doctor_finds_this_environment_in_order(capsad):
+    result = capsad("doctor")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"ok +tfx +1\.", result.output)
+    assert re.search(r"ok +digits", result.output)
+
+
+def test_doctor_names_what_does_not_fit(capsad, monkeypatch):
+    import importlib.metadata
+
+    real = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "1.2.3" if name == "keras" else real(name)
+    )
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    result = capsad("doctor")
+    assert result.exit_code == 1
+    assert re.search(r"wrong +keras +1.2.3, not 3.15.*\n +-> .*make setup", result.output)
+    assert re.search(r"wrong +Keras backend +jax", result.output)
+
+
+def test_the_table_of_detectors_in_the_readme():
+    result = CliRunner().invoke(cli.main, ["detectors", "--markdown"])
+    assert result.exit_code == 0
+    assert result.output in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", detectors.names())
+def test_the_page_of_each_detector(name):
+    page = (ROOT / "docs" / "detectors" / f"{name}.md").read_text()
+    detector = detectors.describe(name)
+    assert page.startswith(f"# {name}: {detector.title}\n")
+    for score in detector.scores:
+        assert f"{score}(x)" in page
+    for field in detector.settings():
+        described = field.metadata["description"]
+        assert f"| `{field.name}` | `{field.default}` | {described} |" in page
