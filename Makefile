@@ -35,8 +35,8 @@ test: $(STAMP) lint  ## All tests, the end-to-end runs included.
 test-fast: $(STAMP) lint  ## The tests that take minutes at most.
 	@$(RUN) pytest -m "not slow"
 
-lint: $(STAMP)  ## Style, docstrings and import contracts.
-	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports
+lint: $(STAMP)  ## Style, docstrings, types and import contracts.
+	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports && $(RUN) mypy
 
 lock: $(STAMP)  ## Compile the two locks anew.
 	$(BIN)/uv pip compile --upgrade --extra dev --no-annotate --no-header --constraint requirements/tfx-1.16.in \

@@ -196,18 +196,25 @@ def test_the_cache(first, workplace):
     for key in ("auroc", "accuracy", "report", "pushed"):
         assert again.result[key] == first.result[key]
 
-    with (workplace.folder / "components" / "report" / "tables.py").open("a") as file:
-        file.write("\n# changed\n")
+    def change(path):
+        with (workplace.folder / path).open("a") as file:
+            file.write("\n# changed\n")
+
+    change("components/evaluation/report/tables.py")
     changed = workplace.capsad(*QUICK)
     assert {"HoldOutExampleGen", "Trainer", "Evaluator"} <= changed.cached
     assert "Report" not in changed.cached
 
-    with (workplace.folder / "models" / "losses.py").open("a") as file:
-        file.write("\n# changed\n")
+    change("models/losses.py")
     changed = workplace.capsad(*QUICK)
     assert "HoldOutExampleGen" in changed.cached
     assert not {"Trainer", "Evaluator"} & changed.cached
     assert changed.result["auroc"] == first.result["auroc"]  # the same seed, the same result
+
+    change("components/data/sources/stored_array.py")  # four imports below ExampleGen
+    changed = workplace.capsad(*QUICK)
+    assert "HoldOutExampleGen" not in changed.cached
+    assert changed.result["auroc"] == first.result["auroc"]
 
 
 def test_a_model_under_the_threshold_is_not_pushed(first, workplace):
@@ -259,20 +266,23 @@ def test_a_run_killed_in_any_component_is_completed_by_the_same_command(componen
     # Stops for good just before what the component writes becomes visible.
     where = {
         "HoldOutExampleGen": (
-            "components/example_gen/executor.py",
+            "components/data/example_gen/executor.py",
             "with fileio.open(self._unreadable_file) as file",
         ),
         "Evaluator": (
-            "components/evaluator/metrics.py",
+            "components/evaluation/metrics.py",
             "scores, is_anomaly = accumulator\n        try",
         ),
-        "Pusher": ("components/pusher.py", "(version,) = fileio.listdir(incoming)"),
+        "Pusher": (
+            "components/serving/pusher.py",
+            "# The folder does not exist if the model is not blessed.",
+        ),
     }
     file, line = where[component]
     path = tmp_path / file
     code = path.read_text()
     assert code.count(line) == 1
-    indent = " " * 8
+    indent = " " * (12 if component == "Pusher" else 8)
     kill = f'if "KILL" in os.environ:\n{indent}    os.kill(os.getpid(), 9)\n{indent}'
     path.write_text("import os\n" + code.replace(line, kill + line))
     killed = workplace.capsad(*QUICK, KILL="1")

@@ -93,6 +93,17 @@ def test_a_folder_of_images_changed_data_and_undecodable_ones(tmp_path):
     assert re.search(r"Trainer.*cached", again.output)
 
 
+def test_labels_are_read_once(monkeypatch):
+    """The plan reads them and hands them on, to ExampleGen too."""
+    from components.data.sources.digits import Digits
+
+    reads, real = [], Digits.labels
+    monkeypatch.setattr(Digits, "labels", lambda self: reads.append(1) or real(self))
+    result = capsad("run", "digits", "--epochs", "1", "--min-auroc", "0", "--output", "out")
+    assert result.exit_code == 0, result.output
+    assert len(reads) == 1
+
+
 def test_too_small_images(tmp_path):
     result = capsad("run", "digits", "--image-size", "8", "--output", "out")
     assert result.exit_code == 2

@@ -44,6 +44,15 @@ def images(folder, counts, size=(8, 8)):
         (["run", "digits", "--limit-per-class", "3"], "Class '0' has 3 images"),
         (["run", "digits", "--set", "epoch=3"], "no setting 'epoch'"),
         (["run", "digits", "--set", "epochs"], "not of the form NAME=VALUE"),
+        (["run", "digits", "--set", "seed=3"], "'seed' .* cannot be given.*See --seed"),
+        (["run", "digits", "--set", "verbose=1"], "'verbose' .* cannot be given"),
+        (["run", "digits", "--set", "backup_dir=x"], "'backup_dir' .* cannot be given"),
+        (["run", "digits", "--set", "epochs=0"], "0 is not in the range x>=1.*See --epochs"),
+        (["run", "digits", "--epochs", "1", "--set", "epochs=7"], "epochs is given twice"),
+        (["run", "digits", "--eval-fraction", "1"], "--eval-fraction"),
+        (["run", "digits", "--image-size", "0"], "--image-size.*'0' is not a size"),
+        (["run", "--images", "x", "--data-dir", "y"], "not both"),
+        (["run", "digits", "--output", "/proc/x"], "/proc/x cannot be written.*See --output"),
         (["run", "digits", "--epochs", "0"], "--epochs.*0 is not in the range"),
         (["run", "digits", "--min-auroc", "2"], "--min-auroc"),
         (["run", "mnist", "--data-dir", "nowhere"], "nowhere is not a folder"),
@@ -108,6 +117,18 @@ def test_kubeflow_without_kfp(capsad, monkeypatch, tmp_path, command):
     assert result.exit_code == 2
     assert re.fullmatch(r"Error: Kubeflow needs kfp, which is not installed: .*\n", result.output)
     assert not os.listdir(tmp_path)
+
+
+def test_an_option_goes_before_a_variable_and_keeps_its_settings(monkeypatch):
+    monkeypatch.setenv("CAPSAD_DETECTOR", "vae")
+    monkeypatch.setenv("CAPSAD_EPOCHS", "7")
+    seen = []
+    monkeypatch.setattr(cli.run, "plan", lambda config: seen.append(config) or sys.exit())
+    arguments = ("run", "digits", "--detector", "dbn", "--set", "hidden_units=[5, 6]")
+    CliRunner().invoke(cli.main, arguments)
+    assert seen[0].training.detector == "dbn"
+    assert seen[0].training.settings == {"hidden_units": [5, 6]}
+    assert seen[0].training.epochs == 7
 
 
 def test_kubeflow_describes_a_run_by_the_same_options():
