@@ -1,5 +1,8 @@
 """CapsNet, a network of capsules with dynamic routing."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -55,35 +58,28 @@ class CapsNet(keras.Model):
 
     def __init__(
         self,
-        input_shape,
-        num_classes,
-        filters=256,
-        kernel_size=9,
-        primary_types=32,
-        primary_dim=8,
-        primary_kernel_size=9,
-        primary_strides=2,
-        class_dim=16,
-        routing_iterations=3,
-        decoder_units=(512, 1024),
-        standardise=False,
-        precision="float32",
-        **kwargs,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        filters: int = 256,
+        kernel_size: int = 9,
+        primary_types: int = 32,
+        primary_dim: int = 8,
+        primary_kernel_size: int = 9,
+        primary_strides: int = 2,
+        class_dim: int = 16,
+        routing_iterations: int = 3,
+        decoder_units: Sequence[int] = (512, 1024),
+        standardise: bool = False,
+        precision: str = "float32",
+        **kwargs: Any,
     ):
-        input_shape = tuple(input_shape)
+        height, width, channels = input_shape
         check_image_size(
-            input_shape[:2], kernel_size, primary_kernel_size, primary_strides, primary_types
+            (height, width), kernel_size, primary_kernel_size, primary_strides, primary_types
         )
-        images = keras.Input(input_shape, name="images")
-        pixels = images
-        if standardise:
-            pixels = layers.LayerNormalization(
-                axis=(1, 2, 3), epsilon=1e-4, center=False, scale=False, name="standardisation"
-            )(images)
+        images = keras.Input((height, width, channels), name="images")
         # B, H', W', filters
-        features = layers.Conv2D(
-            filters, kernel_size, activation="relu", dtype=precision, name="convolution"
-        )(pixels)
+        features = _convolved(images, filters, kernel_size, standardise, precision)
         # B, I, D
         primary = PrimaryCapsules(
             primary_types,
@@ -98,17 +94,12 @@ class CapsNet(keras.Model):
             primary
         )
         encoder = keras.Model(images, capsules, name="encoder")
-        decoder = _decoder(num_classes * class_dim, decoder_units, input_shape)
-
-        capsules = encoder(images)
-        lengths = CapsuleLength(name="lengths")(capsules)
-        reconstruction = decoder(CapsuleMask(name="longest")(capsules, lengths))
-        outputs = {"capsules": capsules, "lengths": lengths, "reconstruction": reconstruction}
-        super().__init__(inputs=images, outputs=outputs, **kwargs)
+        decoder = _decoder(num_classes * class_dim, decoder_units, (height, width, channels))
+        super().__init__(inputs=images, outputs=_outputs(images, encoder, decoder), **kwargs)
         self.encoder = encoder
         self.decoder = decoder
-        self.settings = {
-            "input_shape": input_shape,
+        self.settings: dict[str, Any] = {
+            "input_shape": (height, width, channels),
             "num_classes": num_classes,
             "filters": filters,
             "kernel_size": kernel_size,
@@ -141,12 +132,14 @@ class CapsNet(keras.Model):
             },
         )
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns every argument of the constructor."""
         return {"name": self.name, **self.settings}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "CapsNet":
         """Builds the network again from the dict that `get_config` returns."""
         return cls(**config)
 
@@ -183,7 +176,30 @@ def check_image_size(
         )
 
 
-def _decoder(inputs, units, image_shape) -> keras.Model:
+def _convolved(
+    images: keras.KerasTensor, filters: int, kernel_size: int, standardise: bool, precision: str
+) -> keras.KerasTensor:
+    """Applies the first convolution, before which `standardise` standardises the images."""
+    if standardise:
+        images = layers.LayerNormalization(
+            axis=(1, 2, 3), epsilon=1e-4, center=False, scale=False, name="standardisation"
+        )(images)
+    return layers.Conv2D(
+        filters, kernel_size, activation="relu", dtype=precision, name="convolution"
+    )(images)
+
+
+def _outputs(
+    images: keras.KerasTensor, encoder: keras.Model, decoder: keras.Model
+) -> dict[str, keras.KerasTensor]:
+    """Computes the outputs of CapsNet, which decodes the longest capsule."""
+    capsules = encoder(images)
+    lengths = CapsuleLength(name="lengths")(capsules)
+    reconstruction = decoder(CapsuleMask(name="longest")(capsules, lengths))
+    return {"capsules": capsules, "lengths": lengths, "reconstruction": reconstruction}
+
+
+def _decoder(inputs: int, units: Sequence[int], image_shape: tuple[int, int, int]) -> keras.Model:
     height, width, channels = image_shape
     return keras.Sequential(
         [

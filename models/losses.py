@@ -1,5 +1,7 @@
 """Losses of capsule networks."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -25,24 +27,24 @@ class MarginLoss(keras.losses.Loss):
 
     def __init__(
         self,
-        positive_margin=0.9,
-        negative_margin=0.1,
-        down_weighting=0.5,
-        name="margin_loss",
-        **kwargs,
+        positive_margin: float = 0.9,
+        negative_margin: float = 0.1,
+        down_weighting: float = 0.5,
+        name: str = "margin_loss",
+        **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
         self.positive_margin = positive_margin
         self.negative_margin = negative_margin
         self.down_weighting = down_weighting
 
-    def call(self, y_true, y_pred) -> keras.KerasTensor:
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """Returns the loss of each image, shape (B,)."""
         present = ops.square(ops.relu(self.positive_margin - y_pred))
         absent = ops.square(ops.relu(y_pred - self.negative_margin))
         return ops.sum(y_true * present + self.down_weighting * (1 - y_true) * absent, axis=-1)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns every argument of the constructor."""
         return {
             **super().get_config(),
@@ -66,10 +68,10 @@ class SumOfSquares(keras.losses.Loss):
         Sabour, Frosst, Hinton 2017, arXiv 1710.09829, section 4.1.
     """
 
-    def __init__(self, name="sum_of_squares", **kwargs):
+    def __init__(self, name: str = "sum_of_squares", **kwargs: Any):
         super().__init__(name=name, **kwargs)
 
-    def call(self, y_true, y_pred) -> keras.KerasTensor:
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """Returns the loss of each image, shape (B,)."""
         return ops.sum(ops.square(y_true - y_pred), axis=(1, 2, 3))
 
@@ -88,10 +90,10 @@ class PixelCrossentropy(keras.losses.Loss):
         Kingma, Welling 2014, arXiv 1312.6114, appendix C.1.
     """
 
-    def __init__(self, name="pixel_crossentropy", **kwargs):
+    def __init__(self, name: str = "pixel_crossentropy", **kwargs: Any):
         super().__init__(name=name, **kwargs)
 
-    def call(self, y_true, y_pred) -> keras.KerasTensor:
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """Returns the loss of each image, shape (B,)."""
         y_pred = ops.clip(y_pred, 1e-6, 1 - 1e-6)
         likelihood = y_true * ops.log(y_pred) + (1 - y_true) * ops.log(1 - y_pred)
@@ -107,10 +109,10 @@ class Value(keras.losses.Loss):
         y_pred: float tensor, shape (B,).
     """
 
-    def __init__(self, name="value", **kwargs):
+    def __init__(self, name: str = "value", **kwargs: Any):
         super().__init__(name=name, **kwargs)
 
-    def call(self, y_true, y_pred) -> keras.KerasTensor:
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """Returns the loss of each image, shape (B,)."""
         return y_pred
 
@@ -131,16 +133,16 @@ class SpreadLoss(keras.losses.Loss):
         Hinton, Sabour, Frosst 2018, Matrix capsules with EM routing, equation 3.
     """
 
-    def __init__(self, margin=0.9, name="spread_loss", **kwargs):
+    def __init__(self, margin: float = 0.9, name: str = "spread_loss", **kwargs: Any):
         super().__init__(name=name, **kwargs)
         self.margin = margin
 
-    def call(self, y_true, y_pred) -> keras.KerasTensor:
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """Returns the loss of each image, shape (B,)."""
         true = ops.sum(y_true * y_pred, axis=-1, keepdims=True)
         spread = ops.square(ops.relu(self.margin - (true - y_pred)))
         return ops.sum((1 - y_true) * spread, axis=-1)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns every argument of the constructor."""
         return {**super().get_config(), "margin": self.margin}

@@ -45,6 +45,33 @@ def matrix_capsnet(
     """
     check_image_size(input_shape[:2])
     images = keras.Input(input_shape, name="images")
+    poses, activations = _class_capsules(
+        images, num_classes, filters, primary_types, capsule_types, routing_iterations
+    )
+    encoder = keras.Model(images, [poses, activations], name="encoder")
+    decoder = _decoder(num_classes * 16, decoder_units, input_shape)
+    target = keras.Input((num_classes,), name="target")
+    mask = CapsuleMask(name="mask")
+    poses, activations = encoder(images)
+
+    def outputs(weights: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
+        return {"activations": activations, "reconstruction": decoder(mask(poses, weights))}
+
+    return (
+        keras.Model({"images": images, "target": target}, outputs(target)),
+        keras.Model(images, outputs(activations)),
+    )
+
+
+def _class_capsules(
+    images: keras.KerasTensor,
+    num_classes: int,
+    filters: int,
+    primary_types: int,
+    capsule_types: tuple[int, int],
+    routing_iterations: int,
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Computes poses (B, C, 16) and activations (B, C) of the class capsules from images."""
     # B, H', W', filters
     features = layers.Conv2D(filters, 5, 2, activation="relu")(images)
     features = layers.BatchNormalization(momentum=0.9)(features)
@@ -59,30 +86,19 @@ def matrix_capsnet(
     poses, activations = ConvolutionalEmCapsules(
         second, 3, 1, routing_iterations, name="convolutional_capsules_2"
     )(poses, activations)
-    # B, C, 16 and B, C
-    poses, activations = ClassEmCapsules(num_classes, routing_iterations, name="class_capsules")(
+    return ClassEmCapsules(num_classes, routing_iterations, name="class_capsules")(
         poses, activations
     )
-    encoder = keras.Model(images, [poses, activations], name="encoder")
 
-    decoder = keras.Sequential([keras.Input((num_classes * 16,))], name="decoder")
-    for units in decoder_units:
-        decoder.add(layers.Dense(units, activation="relu"))
-    pixels = input_shape[0] * input_shape[1] * input_shape[2]
-    decoder.add(layers.Dense(pixels, activation="sigmoid"))
-    decoder.add(layers.Reshape(input_shape))
 
-    target = keras.Input((num_classes,), name="target")
-    mask = CapsuleMask(name="mask")
-    poses, activations = encoder(images)
-
-    def outputs(weights):
-        return {"activations": activations, "reconstruction": decoder(mask(poses, weights))}
-
-    return (
-        keras.Model({"images": images, "target": target}, outputs(target)),
-        keras.Model(images, outputs(activations)),
-    )
+def _decoder(inputs: int, units: tuple[int, ...], image_shape: tuple[int, int, int]) -> keras.Model:
+    decoder = keras.Sequential([keras.Input((inputs,))], name="decoder")
+    for count in units:
+        decoder.add(layers.Dense(count, activation="relu"))
+    height, width, channels = image_shape
+    decoder.add(layers.Dense(height * width * channels, activation="sigmoid"))
+    decoder.add(layers.Reshape(image_shape))
+    return decoder
 
 
 def check_image_size(image_size: tuple[int, int]) -> None:

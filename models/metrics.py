@@ -88,7 +88,7 @@ def roc_curve(anomalousness: np.ndarray, is_anomaly: np.ndarray) -> tuple[np.nda
     return false_positive_rate, true_positive_rate
 
 
-def _checked(anomalousness, is_anomaly) -> tuple[np.ndarray, np.ndarray]:
+def _checked(anomalousness: np.ndarray, is_anomaly: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     anomalousness = np.asarray(anomalousness, "float64").reshape(-1)
     is_anomaly = np.asarray(is_anomaly).astype(bool).reshape(-1)
     if anomalousness.shape != is_anomaly.shape:

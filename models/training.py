@@ -6,11 +6,13 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from models.device import has_accelerator
 from models.errors import UserError
@@ -80,7 +82,7 @@ def random_crops(
     if shift:
         images = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
     # B, H - height + 1, W - width + 1, K, height, width
-    windows = np.lib.stride_tricks.sliding_window_view(images, crop_size, axis=(1, 2))
+    windows = sliding_window_view(sliding_window_view(images, height, axis=1), width, axis=2)
     rows = generator.integers(windows.shape[1], size=len(images))
     columns = generator.integers(windows.shape[2], size=len(images))
     # B, K, height, width
@@ -139,10 +141,10 @@ class Batches(keras.utils.PyDataset):
         self.replicas = replicas
         self._start_epoch()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return math.ceil(len(self.order) / self.batch_size)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Any:
         chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         images = self.images[chosen]
         if self.seed is None:
@@ -160,7 +162,7 @@ class Batches(keras.utils.PyDataset):
         self.epoch += 1
         self._start_epoch()
 
-    def _start_epoch(self):
+    def _start_epoch(self) -> None:
         order = np.arange(len(self.images))
         if self.seed is not None:
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
@@ -170,26 +172,27 @@ class Batches(keras.utils.PyDataset):
 class Backup(keras.callbacks.Callback):
     """Keeps the state of training after each epoch and stops at a loss that is not finite.
 
-    Unlike `keras.callbacks.BackupAndRestore` a kill while it writes leaves the previous state
-    whole (each is written under a temporary name, then renamed), and the history goes on.
+    There are two differences to `keras.callbacks.BackupAndRestore`. A kill while the state is
+    written leaves the previous state whole, because each state is written under a temporary name
+    and then renamed. The history continues after a kill.
 
     Args:
-        folder: where the state lies, created when needed; `None`: no state is kept.
+        folder: folder of the state, which is created when it is needed. `None` keeps no state.
 
     Raises:
-        UserError: when the loss becomes NaN or infinite; the last good weights are kept.
+        UserError: if the loss becomes NaN or infinite. The last good weights are kept.
     """
 
     _STATE = "state.npz"  # not HDF5, which crashes the process when the disk is full
 
     def __init__(self, folder: str | None):
         super().__init__()
-        self.folder = folder and Path(folder)
+        self.folder = Path(folder) if folder else None
         self.history: dict[str, list[float]] = {}
-        self.seconds = 0.0  # that training took, before a kill too
+        self.seconds = 0.0  # duration of training, including the time before a kill
 
     def restore(self, model: keras.Model) -> int:
-        """Loads the newest state, if any, into the compiled `model`; gives the epochs done."""
+        """Loads the newest state, if any, into the compiled `model`, and returns its epoch."""
         states = self._states()
         if not states:
             return 0
@@ -202,16 +205,16 @@ class Backup(keras.callbacks.Callback):
         self.history, self.seconds = kept["history"], kept["seconds"]
         return epoch
 
-    def on_epoch_begin(self, epoch, logs=None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Starts the clock."""
         self._started = time.monotonic()
 
-    def on_train_batch_end(self, batch, logs=None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Stops at a loss that is not finite."""
         self._check(f"batch {batch + 1} of epoch {len(self.history.get('loss', ())) + 1}", logs)
 
-    def on_epoch_end(self, epoch, logs=None) -> None:
-        """Writes weights, optimizer and history; then drops the state before."""
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Writes weights, optimizer and history, and then deletes the previous state."""
         self._check(f"the end of epoch {epoch + 1}", logs)
         self.seconds += time.monotonic() - self._started
         for name, value in (logs or {}).items():
@@ -229,7 +232,7 @@ class Backup(keras.callbacks.Callback):
         for _, folder in previous:
             shutil.rmtree(folder)
 
-    def _check(self, where, logs):
+    def _check(self, where: str, logs: Mapping[str, float] | None) -> None:
         losses = [value for name, value in (logs or {}).items() if name.endswith("loss")]
         if all(map(math.isfinite, losses)):
             return
@@ -252,9 +255,9 @@ class Backup(keras.callbacks.Callback):
         return sorted((int(match[1]), path) for match, path in matches if match)
 
 
-def _round_up(number, multiple):
+def _round_up(number: int, multiple: int) -> int:
     return math.ceil(number / multiple) * multiple
 
 
-def _variables(model):
+def _variables(model: keras.Model) -> list[keras.Variable]:
     return [*model.variables, *model.optimizer.variables]

@@ -1,9 +1,12 @@
 """A convolutional variational autoencoder."""
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
 from models.cnn import check_image_size
+from models.layers.shapes import Shape
 
 
 @keras.saving.register_keras_serializable("capsad")
@@ -24,23 +27,27 @@ class GaussianSample(keras.layers.Layer):
         Kingma, Welling 2014, Auto-encoding variational Bayes, arXiv 1312.6114, section 2.4.
     """
 
-    def __init__(self, seed=0, **kwargs):
+    def __init__(self, seed: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
         self.seed = seed
         self.generator = keras.random.SeedGenerator(seed)
 
-    def call(self, mean, log_variance, training=False) -> keras.KerasTensor:
+    def call(
+        self, mean: keras.KerasTensor, log_variance: keras.KerasTensor, training: bool = False
+    ) -> keras.KerasTensor:
         """Adds noise in training only."""
         if not training:
             return mean
         noise = keras.random.normal(ops.shape(mean), seed=self.generator)
         return mean + ops.exp(log_variance / 2) * noise
 
-    def compute_output_shape(self, mean_shape, log_variance_shape=None) -> tuple:
+    def compute_output_shape(
+        self, mean_shape: Shape, log_variance_shape: Shape | None = None
+    ) -> Shape:
         """Returns the output shape, (B, Z)."""
         return mean_shape
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns every argument of the constructor."""
         return {**super().get_config(), "seed": self.seed}
 

@@ -21,6 +21,12 @@ def setting(default: Any, description: str) -> Any:
     return dataclasses.field(default=default, metadata={"description": description})
 
 
+def image_shape(images: np.ndarray) -> tuple[int, int, int]:
+    """Returns height, width and channels (H, W, K) of images (N, H, W, K)."""
+    _, height, width, channels = images.shape
+    return height, width, channels
+
+
 @dataclass(kw_only=True)
 class Detector(abc.ABC):
     """Base class of detectors: `fit` makes a Keras model from images to named scores.
@@ -44,9 +50,14 @@ class Detector(abc.ABC):
         None, "Folder that keeps the state of training, in case of a kill."
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.history: dict[str, list[float]] = {}
         self.seconds = 0.0
+
+    @property
+    @abc.abstractmethod
+    def epochs(self) -> int:
+        """The number of passes over the training images, which is a setting of each subclass."""
 
     @classmethod
     def settings(cls) -> tuple[dataclasses.Field, ...]:
@@ -102,11 +113,17 @@ class Detector(abc.ABC):
         )
 
     @abc.abstractmethod
-    def train(self, images, labels, validation, callbacks) -> keras.Model:
+    def train(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        validation: tuple[np.ndarray, np.ndarray] | None,
+        callbacks: tuple[keras.callbacks.Callback, ...],
+    ) -> keras.Model:
         """Trains and returns the model of raw scores. The arguments are those of `fit`."""
 
     @staticmethod
-    def _check(images, labels):
+    def _check(images: np.ndarray, labels: np.ndarray) -> None:
         if images.ndim != 4 or images.dtype != np.uint8 or images.shape[-1] not in (1, 3):
             raise UserError(
                 "Training images must be uint8 of shape (N, H, W, 1 or 3), not "

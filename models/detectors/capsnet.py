@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from models.detectors.base import setting
+from models.detectors.base import image_shape, setting
 from models.detectors.network import NetworkDetector, in_batches, outputs_on
 from models.errors import UserError
 
@@ -89,21 +89,28 @@ class CapsNetDetector(NetworkDetector):
             self.primary_types,
         )
 
-    def train(self, images, labels, validation, callbacks) -> keras.Model:
+    def train(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        validation: tuple[np.ndarray, np.ndarray] | None,
+        callbacks: tuple[keras.callbacks.Callback, ...],
+    ) -> keras.Model:
         """Minimises the margin loss and the reconstruction error with Adam."""
         import keras
 
         from models.losses import MarginLoss, SumOfSquares
         from models.training import centre_crops
 
-        image_size = images.shape[1:3]
-        crop_size = tuple(self.crop_size or image_size)
+        image_size = image_shape(images)[:2]
+        height, width = self.crop_size or image_size
+        crop_size = (height, width)
         num_classes = int(labels.max()) + 1
         if self.precision not in ("float32", "mixed_bfloat16"):
             raise UserError(
                 f"precision must be float32 or mixed_bfloat16, not '{self.precision}'.", "precision"
             )
-        input_shape = (*crop_size, images.shape[-1])
+        input_shape = (height, width, images.shape[-1])
         network = self.network(input_shape, num_classes, self.precision)
 
         def to_batch(images, labels):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from models.detectors.base import setting
+from models.detectors.base import image_shape, setting
 from models.detectors.cnn_softmax import CnnDetector
 from models.detectors.network import outputs_on
 
@@ -44,7 +44,13 @@ class CnnOcsvmDetector(CnnDetector):
     )
     landmarks: int = setting(500, "Number of landmarks of Nystroem's approximation.")
 
-    def train(self, images, labels, validation, callbacks) -> keras.Model:
+    def train(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        validation: tuple[np.ndarray, np.ndarray] | None,
+        callbacks: tuple[keras.callbacks.Callback, ...],
+    ) -> keras.Model:
         """Trains the classifier, and then the SVM on its features."""
         import keras
 
@@ -57,7 +63,7 @@ class CnnOcsvmDetector(CnnDetector):
             features, labels, self.nu, self.exact_limit, self.landmarks, self.seed
         )
         inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
-        outputs = network(ImagePreprocessing(images.shape[1:3], name="preprocessing")(inputs))
+        outputs = network(ImagePreprocessing(image_shape(images)[:2], name="preprocessing")(inputs))
         layer = RbfOneClass(len(machine["centre"]), machine.pop("gamma"), name="svm")
         svm = layer(outputs["features"])
         layer.set_machine(**machine)
@@ -78,7 +84,7 @@ def fit_machine(
     exact_limit: int,
     landmarks: int,
     seed: int,
-) -> dict:
+) -> dict[str, Any]:
     """Fits the SVM to features (N, D) of unit length, as `CnnOcsvmDetector` describes.
 
     Returns:
@@ -90,14 +96,14 @@ def fit_machine(
     return {"gamma": gamma, **_fit(features, nu, gamma, exact, landmarks, seed)}
 
 
-def _choose_gamma(features, labels, nu, seed):
+def _choose_gamma(features: np.ndarray, labels: np.ndarray, nu: float, seed: int) -> float:
     from models.metrics import auroc
 
     order = np.random.default_rng(seed).permutation(len(features))[:_CHOSEN_ON]
     features, labels = features[order], labels[order]
     aside = np.arange(len(features)) % 3 == 0
 
-    def separates(gamma):
+    def separates(gamma: float) -> float:
         values = []
         for label in np.unique(labels):
             out = labels == label
@@ -106,12 +112,14 @@ def _choose_gamma(features, labels, nu, seed):
                 continue
             machine = _fit(features[~tested], nu, gamma, True, 0, seed)
             values.append(auroc(-_decision(machine, gamma, features[tested]), out[tested]))
-        return np.mean(values) if values else 0.0
+        return float(np.mean(values)) if values else 0.0
 
     return max((factor / features.var() / features.shape[1] for factor in _GAMMAS), key=separates)
 
 
-def _fit(features, nu, gamma, exact, landmarks, seed):
+def _fit(
+    features: np.ndarray, nu: float, gamma: float, exact: bool, landmarks: int, seed: int
+) -> dict[str, Any]:
     from sklearn.kernel_approximation import Nystroem
     from sklearn.linear_model import SGDOneClassSVM
     from sklearn.svm import OneClassSVM
@@ -134,7 +142,7 @@ def _fit(features, nu, gamma, exact, landmarks, seed):
     }
 
 
-def _decision(machine, gamma, features):
+def _decision(machine: dict[str, Any], gamma: float, features: np.ndarray) -> np.ndarray:
     from sklearn.metrics.pairwise import rbf_kernel
 
     kernel = rbf_kernel(features, machine["centre"], gamma=gamma)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from models.detectors.base import setting
+from models.detectors.base import image_shape, setting
 from models.detectors.network import NetworkDetector, outputs_on
 
 if TYPE_CHECKING:
@@ -31,13 +31,19 @@ class CnnDetector(NetworkDetector):
 
         check_image_size(image_size)
 
-    def train_cnn(self, images, labels, validation, callbacks) -> keras.Model:
+    def train_cnn(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        validation: tuple[np.ndarray, np.ndarray] | None,
+        callbacks: tuple[keras.callbacks.Callback, ...],
+    ) -> keras.Model:
         """Minimises the cross-entropy of normal classes and returns the network of `models.cnn`."""
         import keras
 
         from models.cnn import cnn
 
-        network = cnn(images.shape[1:], int(labels.max()) + 1, self.architecture)
+        network = cnn(image_shape(images), int(labels.max()) + 1, self.architecture)
         self.fit_network(
             keras.Model(network.input, network.output["logits"]),
             lambda images, labels: (images, labels),
@@ -75,7 +81,13 @@ class CnnSoftmaxDetector(CnnDetector):
     )
     bank_size: int = setting(5000, "Largest number of training images that can be neighbours.")
 
-    def train(self, images, labels, validation, callbacks) -> keras.Model:
+    def train(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        validation: tuple[np.ndarray, np.ndarray] | None,
+        callbacks: tuple[keras.callbacks.Callback, ...],
+    ) -> keras.Model:
         """Trains the classifier and stores the features of training images."""
         import keras
 
@@ -90,7 +102,7 @@ class CnnSoftmaxDetector(CnnDetector):
         nearest = NearestNeighbours(len(bank), min(self.neighbours, len(bank)), name="neighbours")
 
         inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
-        outputs = network(ImagePreprocessing(images.shape[1:3], name="preprocessing")(inputs))
+        outputs = network(ImagePreprocessing(image_shape(images)[:2], name="preprocessing")(inputs))
         logits = outputs["logits"]
         knn = nearest(outputs["features"])
         nearest.remember(bank)

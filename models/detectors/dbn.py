@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from models.detectors.base import Detector, setting
+from models.detectors.base import Detector, image_shape, setting
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,14 +41,20 @@ class DbnDetector(Detector):
     learning_rate: float = setting(0.05, "Learning rate of contrastive divergence.")
     units: tuple[int, ...] = setting((500, 500, 500), "Number of units in each layer.")
 
-    def train(self, images, labels, validation, callbacks) -> keras.Model:
+    def train(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        validation: tuple[np.ndarray, np.ndarray] | None,
+        callbacks: tuple[keras.callbacks.Callback, ...],
+    ) -> keras.Model:
         """Pretrains layer by layer, then unrolls the layers into an autoencoder."""
         import keras
 
         from models import scores
         from models.layers import ClassCentres, ImagePreprocessing
 
-        shape = images.shape[1:]
+        shape = image_shape(images)
         machines, features = self._pretrain(images.reshape(len(images), -1))
         centres = ClassCentres(int(labels.max()) + 1, name="centres")
         centres.build((None, features.shape[1]))
@@ -73,7 +79,7 @@ class DbnDetector(Detector):
             name=self.name,
         )
 
-    def _pretrain(self, pixels):
+    def _pretrain(self, pixels: np.ndarray) -> tuple[list[Any], np.ndarray]:
         from sklearn.neural_network import BernoulliRBM
 
         generator = np.random.default_rng(self.seed)
@@ -111,7 +117,7 @@ class DbnDetector(Detector):
         return machines, visible
 
 
-def _dense(inputs, kernel, bias):
+def _dense(inputs: keras.KerasTensor, kernel: np.ndarray, bias: np.ndarray) -> keras.KerasTensor:
     import keras
 
     layer = keras.layers.Dense(len(bias), activation="sigmoid")
@@ -120,7 +126,7 @@ def _dense(inputs, kernel, bias):
     return outputs
 
 
-def _error(machine, visible):
+def _error(machine: Any, visible: np.ndarray) -> float:
     """Mean squared error of a reconstruction that goes up and down once."""
     from scipy.special import expit
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from models.detectors.base import setting
+from models.detectors.base import image_shape, setting
 from models.detectors.network import NetworkDetector, outputs_on
 
 if TYPE_CHECKING:
@@ -45,7 +45,13 @@ class DeepSvddDetector(NetworkDetector):
 
         check_image_size(image_size)
 
-    def train(self, images, labels, validation, callbacks) -> keras.Model:
+    def train(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        validation: tuple[np.ndarray, np.ndarray] | None,
+        callbacks: tuple[keras.callbacks.Callback, ...],
+    ) -> keras.Model:
         """Moves the features of each class towards its centre."""
         import keras
         from keras import ops
@@ -54,7 +60,7 @@ class DeepSvddDetector(NetworkDetector):
         from models.losses import Value
 
         num_classes = int(labels.max()) + 1
-        network = svdd_network(images.shape[1:], self.feature_dim)
+        network = svdd_network(image_shape(images), self.feature_dim)
         features = outputs_on(network, images)
         # Moves the centres away from 0, which the network could reach with weights that are all 0.
         features += np.where(features < 0, -0.1, 0.1)
@@ -79,7 +85,7 @@ class DeepSvddDetector(NetworkDetector):
             loss=Value(),
         )
         inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
-        scaled = ImagePreprocessing(images.shape[1:3], name="preprocessing")(inputs)
+        scaled = ImagePreprocessing(image_shape(images)[:2], name="preprocessing")(inputs)
         distances = centres(network(scaled))
         return keras.Model(
             inputs,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from models.detectors.base import setting
+from models.detectors.base import image_shape, setting
 from models.detectors.network import NetworkDetector
 from models.errors import UserError
 
@@ -57,7 +57,13 @@ class GeomDetector(NetworkDetector):
                 "image_size",
             )
 
-    def train(self, images, labels, validation, callbacks) -> keras.Model:
+    def train(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        validation: tuple[np.ndarray, np.ndarray] | None,
+        callbacks: tuple[keras.callbacks.Callback, ...],
+    ) -> keras.Model:
         """Trains the classifier of pairs of class and transformation."""
         import keras
         from keras import ops
@@ -65,14 +71,14 @@ class GeomDetector(NetworkDetector):
         from models.cnn import cnn
         from models.layers import GeometricTransformations, ImagePreprocessing
 
-        self.check_image_size(images.shape[1:3])
+        self.check_image_size(image_shape(images)[:2])
         num_classes = int(labels.max()) + 1
         transformations = GeometricTransformations(self.shifts, name="transformations")
-        network = cnn(images.shape[1:], num_classes * transformations.count, self.architecture)
+        network = cnn(image_shape(images), num_classes * transformations.count, self.architecture)
 
         def to_batch(images, labels):
             # The seed depends only on the batch, so each run draws the same transformations for it.
-            generator = np.random.default_rng([self.seed, *np.int64(labels), len(images)])
+            generator = np.random.default_rng([self.seed, *labels.astype("int64"), len(images)])
             chosen = generator.integers(transformations.count, size=len(images))
             images = np.stack(
                 [
@@ -93,7 +99,7 @@ class GeomDetector(NetworkDetector):
             metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         )
         inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
-        scaled = ImagePreprocessing(images.shape[1:3], name="preprocessing")(inputs)
+        scaled = ImagePreprocessing(image_shape(images)[:2], name="preprocessing")(inputs)
         # T * B, C * T
         logits = network(transformations(scaled))["logits"]
         mean = transformations.mean_log_probability(logits, num_classes)

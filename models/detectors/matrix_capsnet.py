@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from models.detectors.base import setting
+from models.detectors.base import image_shape, setting
 from models.detectors.network import NetworkDetector
 
 if TYPE_CHECKING:
@@ -51,7 +51,13 @@ class MatrixCapsNetDetector(NetworkDetector):
 
         check_image_size(image_size)
 
-    def train(self, images, labels, validation, callbacks) -> keras.Model:
+    def train(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        validation: tuple[np.ndarray, np.ndarray] | None,
+        callbacks: tuple[keras.callbacks.Callback, ...],
+    ) -> keras.Model:
         """Minimises the spread loss and the reconstruction error."""
         import keras
 
@@ -62,11 +68,11 @@ class MatrixCapsNetDetector(NetworkDetector):
 
         num_classes = int(labels.max()) + 1
         training, scoring = matrix_capsnet(
-            images.shape[1:],
+            image_shape(images),
             num_classes,
             self.filters,
             self.primary_types,
-            tuple(self.capsule_types),
+            self.capsule_types,
             self.routing_iterations,
             tuple(self.decoder_units),
         )
@@ -91,7 +97,7 @@ class MatrixCapsNetDetector(NetworkDetector):
             metrics={"activations": [keras.metrics.CategoricalAccuracy(name="accuracy")]},
         )
         inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
-        scaled = ImagePreprocessing(images.shape[1:3], name="preprocessing")(inputs)
+        scaled = ImagePreprocessing(image_shape(images)[:2], name="preprocessing")(inputs)
         outputs = scoring(scaled)
         activations = outputs["activations"] + 1e-12  # because all activations may be 0
         return keras.Model(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from models.detectors.base import Detector, setting
+from models.detectors.base import Detector, image_shape, setting
 
 if TYPE_CHECKING:
     import keras
@@ -44,7 +44,7 @@ class NetworkDetector(Detector):
         crop_size: tuple[int, int] | None = None,
         shift: int = 0,
         weight_decay: float | None = None,
-        **compiled,
+        **compiled: Any,
     ) -> None:
         """Compiles the model with Adam and trains it.
 
@@ -67,31 +67,18 @@ class NetworkDetector(Detector):
         Raises:
             UserError: if training diverges.
         """
-        import keras
+        from models.training import Backup, Batches, count_replicas, use_xla
 
-        from models.training import Backup, Batches, count_replicas, learning_rates, use_xla
-
-        crop_size = crop_size or images.shape[1:3]
-        schedule = self.schedule
-        if schedule == "auto":
-            schedule = "one_cycle" if self.epochs < 20 else "linear"
-        rate = self.learning_rate
-        if rate is None:
-            rate = self.default_rates.get(schedule, 0.001)
         replicas = count_replicas(model)
         batches = functools.partial(
             Batches,
             batch_size=self.batch_size,
-            crop_size=crop_size,
+            crop_size=crop_size or image_shape(images)[:2],
             to_batch=to_batch,
             replicas=replicas,
         )
-        steps = len(batches(images, labels)) * self.epochs
-        model.compile(
-            keras.optimizers.Adam(learning_rates(schedule, rate, steps), weight_decay=weight_decay),
-            jit_compile=use_xla(replicas),
-            **compiled,
-        )
+        optimizer = self._optimizer(len(batches(images, labels)), weight_decay)
+        model.compile(optimizer, jit_compile=use_xla(replicas), **compiled)
         backup = Backup(self.backup_dir)
         first_epoch = backup.restore(model)
         self.seconds = backup.seconds
@@ -105,6 +92,22 @@ class NetworkDetector(Detector):
             verbose=self.verbose,
         )
         self.history = backup.history
+
+    def _optimizer(self, batches: int, weight_decay: float | None) -> keras.optimizers.Optimizer:
+        """Creates Adam with the schedule of the learning rate, for `batches` in each epoch."""
+        import keras
+
+        from models.training import learning_rates
+
+        schedule = self.schedule
+        if schedule == "auto":
+            schedule = "one_cycle" if self.epochs < 20 else "linear"
+        rate = self.learning_rate
+        if rate is None:
+            rate = self.default_rates.get(schedule, 0.001)
+        return keras.optimizers.Adam(
+            learning_rates(schedule, rate, batches * self.epochs), weight_decay=weight_decay
+        )
 
 
 def outputs_on(network: keras.Model, images: np.ndarray) -> np.ndarray:

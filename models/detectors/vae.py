@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from models.detectors.base import setting
+from models.detectors.base import image_shape, setting
 from models.detectors.network import NetworkDetector, outputs_on
 
 if TYPE_CHECKING:
@@ -40,7 +40,13 @@ class VaeDetector(NetworkDetector):
 
         check_image_size(image_size)
 
-    def train(self, images, labels, validation, callbacks) -> keras.Model:
+    def train(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        validation: tuple[np.ndarray, np.ndarray] | None,
+        callbacks: tuple[keras.callbacks.Callback, ...],
+    ) -> keras.Model:
         """Maximises the evidence lower bound."""
         import keras
 
@@ -49,7 +55,7 @@ class VaeDetector(NetworkDetector):
         from models.losses import PixelCrossentropy, Value
         from models.vae import vae
 
-        network = vae(images.shape[1:], self.latent_dim, self.seed)
+        network = vae(image_shape(images), self.latent_dim, self.seed)
 
         def to_batch(images, labels):
             nothing = np.zeros(len(images), "float32")  # because the divergence has no target
@@ -72,7 +78,7 @@ class VaeDetector(NetworkDetector):
         centres.place(outputs_on(keras.Model(network.input, outputs["mean"]), images), labels)
 
         inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
-        scaled = ImagePreprocessing(images.shape[1:3], name="preprocessing")(inputs)
+        scaled = ImagePreprocessing(image_shape(images)[:2], name="preprocessing")(inputs)
         outputs = network(scaled)
         reconstruction = outputs["reconstruction"]
         likelihood = PixelCrossentropy().call(scaled, reconstruction)

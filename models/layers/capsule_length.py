@@ -2,6 +2,7 @@
 
 import keras
 
+from models.layers.shapes import Shape
 from models.layers.squash import vector_length
 
 
@@ -16,10 +17,10 @@ class CapsuleLength(keras.layers.Layer):
         Float tensor, shape (B, J), in [0, 1] for squashed capsules.
     """
 
-    def call(self, capsules) -> keras.KerasTensor:
+    def call(self, capsules: keras.KerasTensor) -> keras.KerasTensor:
         """Computes the length along the last axis."""
         return vector_length(capsules)
 
-    def compute_output_shape(self, input_shape) -> tuple:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns the output shape, (B, J)."""
         return input_shape[:-1]

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from models.layers.shapes import Shape
+
 
 @keras.saving.register_keras_serializable("capsad")
 class CapsuleMask(keras.layers.Layer):
@@ -20,14 +22,16 @@ class CapsuleMask(keras.layers.Layer):
         Sabour, Frosst, Hinton 2017, arXiv 1710.09829, section 4.1.
     """
 
-    def call(self, capsules, weights) -> keras.KerasTensor:
+    def call(self, capsules: keras.KerasTensor, weights: keras.KerasTensor) -> keras.KerasTensor:
         """Keeps the capsule with the largest weight."""
         _, classes, dim = capsules.shape
         # B, J, 1
         mask = ops.one_hot(ops.argmax(weights, axis=-1), classes, dtype=capsules.dtype)[..., None]
         return ops.reshape(capsules * mask, (-1, classes * dim))
 
-    def compute_output_shape(self, capsules_shape, weights_shape=None) -> tuple:
+    def compute_output_shape(
+        self, capsules_shape: tuple[int | None, int, int], weights_shape: Shape | None = None
+    ) -> Shape:
         """Returns the output shape, (B, J * E)."""
         batch, classes, dim = capsules_shape
         return batch, classes * dim

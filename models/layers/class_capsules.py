@@ -1,8 +1,11 @@
 """Class capsules: one capsule for each class, computed by dynamic routing."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from models.layers.shapes import Shape
 from models.layers.squash import squash
 
 
@@ -61,7 +64,7 @@ def dynamic_routing(
     return ops.transpose(output, (1, 0, 2))
 
 
-def _softmax(logits):
+def _softmax(logits: keras.KerasTensor) -> keras.KerasTensor:
     """Softmax over the leading axis, where the softmax of Keras would transpose twice."""
     powers = ops.exp(logits - ops.stop_gradient(ops.max(logits, axis=0)))
     return powers / ops.sum(powers, axis=0)
@@ -93,7 +96,9 @@ class ClassCapsules(keras.layers.Layer):
         Sabour, Frosst, Hinton 2017, arXiv 1710.09829, section 2.
     """
 
-    def __init__(self, num_capsules, capsule_dim=16, routing_iterations=3, **kwargs):
+    def __init__(
+        self, num_capsules: int, capsule_dim: int = 16, routing_iterations: int = 3, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         if routing_iterations < 1:
             raise ValueError(f"routing_iterations must be at least 1, not {routing_iterations}.")
@@ -101,7 +106,7 @@ class ClassCapsules(keras.layers.Layer):
         self.capsule_dim = capsule_dim
         self.routing_iterations = routing_iterations
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tuple[int | None, int, int]) -> None:
         """Creates the transformation matrices W, shape (I, D, J, E)."""
         _, count, dim = input_shape
         self.kernel = self.add_weight(
@@ -112,15 +117,15 @@ class ClassCapsules(keras.layers.Layer):
             initializer=keras.initializers.TruncatedNormal(stddev=0.1),
         )
 
-    def call(self, capsules) -> keras.KerasTensor:
+    def call(self, capsules: keras.KerasTensor) -> keras.KerasTensor:
         """Predicts each output capsule from each input capsule and routes the predictions."""
         return dynamic_routing(capsules, self.kernel, self.routing_iterations)
 
-    def compute_output_shape(self, input_shape) -> tuple:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns the output shape, (B, J, E)."""
         return input_shape[0], self.num_capsules, self.capsule_dim
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns every argument of the constructor."""
         return {
             **super().get_config(),

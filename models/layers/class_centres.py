@@ -1,8 +1,12 @@
 """Squared distances to the centre of each class."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
+
+from models.layers.shapes import Shape
 
 
 @keras.saving.register_keras_serializable("capsad")
@@ -22,11 +26,11 @@ class ClassCentres(keras.layers.Layer):
         Ruff et al. 2018, Deep one-class classification, ICML, equation 4.
     """
 
-    def __init__(self, num_classes, **kwargs):
+    def __init__(self, num_classes: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.num_classes = num_classes
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Creates the centres, shape (C, D)."""
         self.centres = self.add_weight(
             name="centres",
@@ -45,15 +49,15 @@ class ClassCentres(keras.layers.Layer):
         means = [features[labels == label].mean(axis=0) for label in range(self.num_classes)]
         self.centres.assign(np.stack(means))
 
-    def call(self, features) -> keras.KerasTensor:
+    def call(self, features: keras.KerasTensor) -> keras.KerasTensor:
         """Computes the squared distances."""
         # B, C, D
         return ops.sum(ops.square(features[:, None, :] - self.centres), axis=-1)
 
-    def compute_output_shape(self, input_shape) -> tuple:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns the output shape, (B, C)."""
         return input_shape[0], self.num_classes
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns every argument of the constructor."""
         return {**super().get_config(), "num_classes": self.num_classes}

@@ -1,8 +1,12 @@
 """Calibration of a normality score by conformal p-values, as a layer of the model."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
+
+from models.layers.shapes import Shape
 
 
 @keras.saving.register_keras_serializable("capsad")
@@ -30,11 +34,11 @@ class ConformalCalibration(keras.layers.Layer):
         arXiv 2104.08279, equation 4.
     """
 
-    def __init__(self, size, **kwargs):
+    def __init__(self, size: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.size = size
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Creates the sorted calibration scores, shape (n,)."""
         self.calibration_scores = self.add_weight(
             name="calibration_scores", shape=(self.size,), initializer="zeros", trainable=False
@@ -53,16 +57,16 @@ class ConformalCalibration(keras.layers.Layer):
             raise ValueError("Calibration scores contain NaN or infinity.")
         self.calibration_scores.assign(np.sort(scores))
 
-    def call(self, scores) -> keras.KerasTensor:
+    def call(self, scores: keras.KerasTensor) -> keras.KerasTensor:
         """Computes 1 - p."""
         scores = ops.where(ops.isnan(scores), -np.inf, scores)
         at_most = ops.searchsorted(self.calibration_scores, scores, side="right")
         return 1.0 - (1.0 + ops.cast(at_most, scores.dtype)) / (self.size + 1)
 
-    def compute_output_shape(self, input_shape) -> tuple:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns the output shape, (B,)."""
         return input_shape
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns every argument of the constructor."""
         return {**super().get_config(), "size": self.size}

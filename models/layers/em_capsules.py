@@ -1,12 +1,17 @@
 """Matrix capsules with EM routing."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from models.layers.shapes import Shape
+
 _POSE = 4  # poses are 4 x 4 matrices
 _PARTS = _POSE * _POSE
 _LEAST_VARIANCE = 1e-4
+_PosesShape = tuple[int | None, int, int, int, int]  # B, H, W, I, 16
 
 
 def em_routing(
@@ -73,14 +78,14 @@ def em_routing(
 class _EmCapsules(keras.layers.Layer):
     """Base of the two layers, with their matrices, betas and routing."""
 
-    def __init__(self, capsules, routing_iterations, **kwargs):
+    def __init__(self, capsules: int, routing_iterations: int, **kwargs: Any):
         super().__init__(**kwargs)
         if routing_iterations < 1:
             raise ValueError(f"routing_iterations must be at least 1, not {routing_iterations}.")
         self.capsules = capsules
         self.routing_iterations = routing_iterations
 
-    def _add_weights(self, below):
+    def _add_weights(self, below: int) -> None:
         self.kernel = self.add_weight(
             name="kernel",
             shape=(below, _POSE, self.capsules * _POSE),
@@ -89,7 +94,7 @@ class _EmCapsules(keras.layers.Layer):
         self.beta_use = self.add_weight(name="beta_use", shape=(self.capsules,))
         self.beta_activate = self.add_weight(name="beta_activate", shape=(self.capsules,))
 
-    def _votes(self, poses):
+    def _votes(self, poses: keras.KerasTensor) -> keras.KerasTensor:
         """Multiplies poses (N, I, 16) by the matrices and returns votes (N, J, I, 16)."""
         below = self.kernel.shape[0]
         # I, N * 4, 4 @ I, 4, J * 4
@@ -101,12 +106,14 @@ class _EmCapsules(keras.layers.Layer):
         votes = ops.transpose(votes, (1, 3, 0, 2, 4))
         return ops.reshape(votes, (-1, self.capsules, below, _PARTS))
 
-    def _route(self, votes, activations):
+    def _route(
+        self, votes: keras.KerasTensor, activations: keras.KerasTensor
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         return em_routing(
             votes, activations, self.beta_use, self.beta_activate, self.routing_iterations
         )
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns every argument of the constructor."""
         return {
             **super().get_config(),
@@ -118,7 +125,7 @@ class _EmCapsules(keras.layers.Layer):
 class _NearIdentity(keras.initializers.Initializer):
     """Sets the matrix of each pair of capsules to the identity plus some noise."""
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: tuple[int, int, int], dtype: str | None = None) -> keras.KerasTensor:
         noise = keras.initializers.TruncatedNormal(stddev=0.3)(shape, dtype)
         below, pose, columns = shape
         return noise + ops.tile(ops.eye(pose, dtype=dtype), (1, columns // pose))[None]
@@ -148,16 +155,25 @@ class ConvolutionalEmCapsules(_EmCapsules):
         Hinton, Sabour, Frosst 2018, Matrix capsules with EM routing, section 4.
     """
 
-    def __init__(self, capsules, kernel_size=3, strides=1, routing_iterations=3, **kwargs):
+    def __init__(
+        self,
+        capsules: int,
+        kernel_size: int = 3,
+        strides: int = 1,
+        routing_iterations: int = 3,
+        **kwargs: Any,
+    ):
         super().__init__(capsules, routing_iterations, **kwargs)
         self.kernel_size = kernel_size
         self.strides = strides
 
-    def build(self, poses_shape, activations_shape=None) -> None:
+    def build(self, poses_shape: _PosesShape, activations_shape: Shape | None = None) -> None:
         """Creates the matrices, shape (K * K * I, 4, J * 4), and the betas, shape (J,)."""
         self._add_weights(self.kernel_size**2 * poses_shape[3])
 
-    def call(self, poses, activations) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    def call(
+        self, poses: keras.KerasTensor, activations: keras.KerasTensor
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Cuts out the squares and routes within each square."""
         _, height, width, types, _ = poses.shape
         rows, columns = (self._extent(extent) for extent in (height, width))
@@ -172,7 +188,7 @@ class ConvolutionalEmCapsules(_EmCapsules):
             ops.reshape(activations, (-1, rows, columns, self.capsules)),
         )
 
-    def _squares(self, values, rows, columns):
+    def _squares(self, values: keras.KerasTensor, rows: int, columns: int) -> keras.KerasTensor:
         """Cuts values (B, H, W, I, P) into squares (B, H', W', K * K, I, P)."""
         parts = []
         for row in range(self.kernel_size):
@@ -182,16 +198,18 @@ class ConvolutionalEmCapsules(_EmCapsules):
                 parts.append(values[:, row : bottom : self.strides, column : right : self.strides])
         return ops.stack(parts, axis=3)
 
-    def _extent(self, extent):
+    def _extent(self, extent: int) -> int:
         return 1 + (extent - self.kernel_size) // self.strides
 
-    def compute_output_shape(self, poses_shape, activations_shape=None) -> tuple:
+    def compute_output_shape(
+        self, poses_shape: _PosesShape, activations_shape: Shape | None = None
+    ) -> tuple[Shape, Shape]:
         """Returns the shapes of poses and activations."""
         batch, height, width = poses_shape[:3]
         shape = (batch, self._extent(height), self._extent(width), self.capsules)
         return (*shape, _PARTS), shape
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns every argument of the constructor."""
         return {**super().get_config(), "kernel_size": self.kernel_size, "strides": self.strides}
 
@@ -221,14 +239,16 @@ class ClassEmCapsules(_EmCapsules):
         Hinton, Sabour, Frosst 2018, Matrix capsules with EM routing, section 4.
     """
 
-    def __init__(self, capsules, routing_iterations=3, **kwargs):
+    def __init__(self, capsules: int, routing_iterations: int = 3, **kwargs: Any):
         super().__init__(capsules, routing_iterations, **kwargs)
 
-    def build(self, poses_shape, activations_shape=None) -> None:
+    def build(self, poses_shape: _PosesShape, activations_shape: Shape | None = None) -> None:
         """Creates the matrices, shape (I, 4, J * 4), and the betas, shape (J,)."""
         self._add_weights(poses_shape[3])
 
-    def call(self, poses, activations) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    def call(
+        self, poses: keras.KerasTensor, activations: keras.KerasTensor
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Adds coordinates to the votes and routes over all positions."""
         _, height, width, types, _ = poses.shape
         # B * H * W, J, I, 16
@@ -240,13 +260,15 @@ class ClassEmCapsules(_EmCapsules):
         votes = ops.reshape(votes, (-1, self.capsules, height * width * types, _PARTS))
         return self._route(votes, ops.reshape(activations, (-1, height * width * types)))
 
-    def compute_output_shape(self, poses_shape, activations_shape=None) -> tuple:
+    def compute_output_shape(
+        self, poses_shape: _PosesShape, activations_shape: Shape | None = None
+    ) -> tuple[Shape, Shape]:
         """Returns the shapes of poses and activations."""
         shape = (poses_shape[0], self.capsules)
         return (*shape, _PARTS), shape
 
 
-def _coordinates(height, width):
+def _coordinates(height: int, width: int) -> np.ndarray:
     """Array (H * W, 16): row and column, in (0, 1), in the first two components, else 0."""
     coordinates = np.zeros((height, width, _PARTS), "float32")
     coordinates[..., 0] = (np.arange(height)[:, None] + 0.5) / height

@@ -95,7 +95,7 @@ def multiply_adds(
     )
 
 
-def _fit(images, height, width):
+def _fit(images: keras.KerasTensor, height: int, width: int) -> keras.KerasTensor:
     """Crops pixels that the kernel never reaches, and pads pixels that only its zeros reach."""
     _, rows, columns, _ = images.shape
     if (rows, columns) == (height, width):
@@ -146,7 +146,7 @@ def _points(count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([reals, roots]), np.array(conjugates)
 
 
-def _powers(points, count):
+def _powers(points: np.ndarray, count: int) -> np.ndarray:
     """Returns the powers 0 to count - 1 of each point as a row; for infinity, 0, ..., 0, 1."""
     infinite = np.isinf(points)[:, None]
     highest = np.arange(count) == count - 1

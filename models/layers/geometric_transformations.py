@@ -1,8 +1,12 @@
 """All geometric transformations of Golan and El-Yaniv, joined along the batch axis."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
+
+from models.layers.shapes import Shape
 
 
 @keras.saving.register_keras_serializable("capsad")
@@ -26,7 +30,7 @@ class GeometricTransformations(keras.layers.Layer):
         Golan, El-Yaniv 2018, arXiv 1805.10917, section 4.
     """
 
-    def __init__(self, shifts=False, **kwargs):
+    def __init__(self, shifts: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         self.shifts = shifts
         moves = (0, 1, -1) if shifts else (0,)
@@ -43,7 +47,9 @@ class GeometricTransformations(keras.layers.Layer):
         """The number of transformations T."""
         return len(self.transformations)
 
-    def transform(self, images: np.ndarray, index: int) -> np.ndarray:
+    def transform(
+        self, images: np.ndarray | keras.KerasTensor, index: int
+    ) -> np.ndarray | keras.KerasTensor:
         """Applies one transformation to images (B, H, W, K), an array or a tensor."""
         flip, down, right, turns = self.transformations[index]
         if flip:
@@ -57,7 +63,7 @@ class GeometricTransformations(keras.layers.Layer):
             images = images[:, top : top + size, left : left + size]
         return _turned(images, turns)
 
-    def call(self, images) -> keras.KerasTensor:
+    def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
         """Applies all transformations."""
         return ops.concatenate([self.transform(images, index) for index in range(self.count)])
 
@@ -80,17 +86,17 @@ class GeometricTransformations(keras.layers.Layer):
         done = ops.reshape(np.eye(self.count, dtype="float32"), (self.count, 1, 1, self.count))
         return ops.sum(log_probability * done, axis=(0, 3)) / self.count
 
-    def compute_output_shape(self, input_shape) -> tuple:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns the output shape, (T * B, H, W, K)."""
         batch = input_shape[0] and input_shape[0] * self.count
         return batch, *input_shape[1:]
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns every argument of the constructor."""
         return {**super().get_config(), "shifts": self.shifts}
 
 
-def _turned(images, turns):
+def _turned(images: np.ndarray | keras.KerasTensor, turns: int) -> np.ndarray | keras.KerasTensor:
     """Rotates images by a number of quarter turns, counter-clockwise."""
     if turns == 2:
         return images[:, ::-1, ::-1]

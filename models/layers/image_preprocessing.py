@@ -1,9 +1,12 @@
 """Preprocessing of raw images for the network, as a part of the exported model."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from models.images import resize_images
+from models.layers.shapes import Shape
 
 
 @keras.saving.register_keras_serializable("capsad")
@@ -24,12 +27,16 @@ class ImagePreprocessing(keras.layers.Layer):
         Float32 tensor in [0, 1], shape (max(B, 1), *crop_size, C).
     """
 
-    def __init__(self, image_size, crop_size=None, **kwargs):
+    def __init__(
+        self, image_size: tuple[int, int], crop_size: tuple[int, int] | None = None, **kwargs: Any
+    ):
         super().__init__(**kwargs)
-        self.image_size = tuple(image_size)
-        self.crop_size = tuple(crop_size or image_size)
+        crop_size = crop_size or image_size
+        # Both are lists if they come from a saved model.
+        self.image_size = (image_size[0], image_size[1])
+        self.crop_size = (crop_size[0], crop_size[1])
 
-    def call(self, images) -> keras.KerasTensor:
+    def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
         """Resizes, crops and scales images."""
         images = resize_images(images, self.image_size)
         top, left = (
@@ -40,11 +47,11 @@ class ImagePreprocessing(keras.layers.Layer):
         blank = ops.zeros((1, height, width, images.shape[-1]), dtype=images.dtype)
         return ops.concatenate([images, blank[ops.shape(images)[0] :]])
 
-    def compute_output_shape(self, input_shape) -> tuple:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns the output shape, (B, *crop_size, C)."""
         return input_shape[0], *self.crop_size, input_shape[-1]
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns every argument of the constructor."""
         return {
             **super().get_config(),

@@ -1,9 +1,12 @@
 """Distance to the k-th nearest neighbour among stored features."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from models.layers.shapes import Shape
 from models.layers.squash import vector_length
 
 
@@ -26,12 +29,12 @@ class NearestNeighbours(keras.layers.Layer):
         arXiv 2204.06507.
     """
 
-    def __init__(self, size, neighbours, **kwargs):
+    def __init__(self, size: int, neighbours: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.size = size
         self.neighbours = neighbours
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Creates the stored features, shape (n, D)."""
         self.bank = self.add_weight(
             name="bank",
@@ -44,7 +47,7 @@ class NearestNeighbours(keras.layers.Layer):
         """Stores `features`, a float array of shape (n, D)."""
         self.bank.assign(_unit(ops.convert_to_tensor(features)))
 
-    def call(self, features) -> keras.KerasTensor:
+    def call(self, features: keras.KerasTensor) -> keras.KerasTensor:
         """Finds the neighbour by the cosine, and computes the distance from differences.
 
         Small distances would lose their accuracy if they were computed from the cosine.
@@ -56,14 +59,14 @@ class NearestNeighbours(keras.layers.Layer):
         # B, D
         return -vector_length(features - ops.take(self.bank, farthest, axis=0))
 
-    def compute_output_shape(self, input_shape) -> tuple:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns the output shape, (B,)."""
         return input_shape[:1]
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns every argument of the constructor."""
         return {**super().get_config(), "size": self.size, "neighbours": self.neighbours}
 
 
-def _unit(vectors):
+def _unit(vectors: keras.KerasTensor) -> keras.KerasTensor:
     return vectors / ops.maximum(vector_length(vectors, keepdims=True), 1e-12)

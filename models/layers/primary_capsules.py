@@ -1,10 +1,13 @@
 """Primary capsules: a convolution whose channels are grouped into capsules."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from models.device import has_accelerator
 from models.layers.frequency_convolution import frequency_convolution, multiply_adds
+from models.layers.shapes import Shape
 from models.layers.squash import squash
 
 # For smaller batches, the direct convolution is faster (measured with CapsNet, 28x28 images).
@@ -45,12 +48,12 @@ class PrimaryCapsules(keras.layers.Layer):
 
     def __init__(
         self,
-        capsule_types=32,
-        capsule_dim=8,
-        kernel_size=9,
-        strides=2,
-        method="auto",
-        **kwargs,
+        capsule_types: int = 32,
+        capsule_dim: int = 8,
+        kernel_size: int = 9,
+        strides: int = 2,
+        method: str = "auto",
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if method not in ("auto", "direct", "frequency"):
@@ -68,11 +71,11 @@ class PrimaryCapsules(keras.layers.Layer):
             name="convolution",
         )
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Creates the bias and the kernel, shape (kernel_size, kernel_size, C, types * dim)."""
         self.convolution.build(input_shape)
 
-    def call(self, features, training=False) -> keras.KerasTensor:
+    def call(self, features: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         """Convolves features, groups channels into capsules and squashes the capsules."""
         # B, H', W', types * dim
         capsules = ops.cast(self._convolve(features, training), "float32")
@@ -81,8 +84,8 @@ class PrimaryCapsules(keras.layers.Layer):
         count = height * width * channels // self.capsule_dim
         return squash(ops.reshape(capsules, (-1, count, self.capsule_dim)))
 
-    def _convolve(self, features, training):
-        def in_frequency_domain():
+    def _convolve(self, features: keras.KerasTensor, training: bool) -> keras.KerasTensor:
+        def in_frequency_domain() -> keras.KerasTensor:
             # The transforms are float32. The output has the dtype of the direct convolution.
             images, kernel, bias = (
                 ops.cast(values, "float32")
@@ -91,7 +94,7 @@ class PrimaryCapsules(keras.layers.Layer):
             output = frequency_convolution(images, kernel, self.strides) + bias
             return ops.cast(output, self.compute_dtype)
 
-        def direct():
+        def direct() -> keras.KerasTensor:
             return self.convolution(features)
 
         if self.method == "frequency":
@@ -103,7 +106,7 @@ class PrimaryCapsules(keras.layers.Layer):
         # For the few images of one request, transforming the kernel takes too long.
         return ops.cond(ops.shape(features)[0] < _FEW_IMAGES, direct, in_frequency_domain)
 
-    def _saves_arithmetic(self, shape):
+    def _saves_arithmetic(self, shape: tuple[int, int, int]) -> bool:
         if has_accelerator():
             return False
         direct, in_frequency_domain = multiply_adds(
@@ -111,12 +114,12 @@ class PrimaryCapsules(keras.layers.Layer):
         )
         return in_frequency_domain < direct
 
-    def compute_output_shape(self, input_shape) -> tuple:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns the output shape, (B, I, D)."""
         batch, height, width, _ = self.convolution.compute_output_shape(input_shape)
         return batch, height * width * self.capsule_types, self.capsule_dim
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns every argument of the constructor."""
         return {
             **super().get_config(),

@@ -1,9 +1,12 @@
 """The decision function of a one-class support vector machine."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from models.layers.shapes import Shape
 from models.layers.squash import vector_length
 
 
@@ -30,15 +33,15 @@ class RbfOneClass(keras.layers.Layer):
         high-dimensional distribution.
     """
 
-    def __init__(self, centres, gamma, **kwargs):
+    def __init__(self, centres: int, gamma: float, **kwargs: Any):
         super().__init__(**kwargs)
         self.centres = centres
         self.gamma = gamma
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Creates the centres (n, D), the coefficients (n,) and the intercept (1,)."""
 
-        def weight(name, *shape):
+        def weight(name: str, *shape: int | None) -> keras.Variable:
             return self.add_weight(name=name, shape=shape, initializer="zeros", trainable=False)
 
         self.centre = weight("centre", self.centres, input_shape[-1])
@@ -56,7 +59,7 @@ class RbfOneClass(keras.layers.Layer):
         self.coefficients.assign(coefficients)
         self.intercept.assign([intercept])
 
-    def call(self, features) -> keras.KerasTensor:
+    def call(self, features: keras.KerasTensor) -> keras.KerasTensor:
         """Scales the features and sums the kernels."""
         features = features / ops.maximum(vector_length(features, keepdims=True), 1e-12)
         # B, n
@@ -68,10 +71,10 @@ class RbfOneClass(keras.layers.Layer):
         kernel = ops.exp(-self.gamma * ops.maximum(squared, 0.0))
         return ops.matmul(kernel, self.coefficients) + self.intercept[0]
 
-    def compute_output_shape(self, input_shape) -> tuple:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns the output shape, (B,)."""
         return input_shape[:1]
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns every argument of the constructor."""
         return {**super().get_config(), "centres": self.centres, "gamma": self.gamma}

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from models.layers.shapes import Shape
+
 
 @keras.saving.register_keras_serializable("capsad")
 class TrimBatch(keras.layers.Layer):
@@ -16,10 +18,10 @@ class TrimBatch(keras.layers.Layer):
         Tensor, shape (B, ...), with the dtype of `values`.
     """
 
-    def call(self, values, images) -> keras.KerasTensor:
+    def call(self, values: keras.KerasTensor, images: keras.KerasTensor) -> keras.KerasTensor:
         """Cuts `values` to the number of images."""
         return values[: ops.shape(images)[0]]
 
-    def compute_output_shape(self, values_shape, images_shape=None) -> tuple:
+    def compute_output_shape(self, values_shape: Shape, images_shape: Shape | None = None) -> Shape:
         """Returns the output shape, (B, ...)."""
         return values_shape
