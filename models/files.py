@@ -91,6 +91,17 @@ def publish(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> N
     _flush(target.parent)
 
 
+def spreadsheet_safe(cell: Any) -> Any:
+    """A cell of a CSV file that no spreadsheet takes for a formula.
+
+    A text that begins like a formula, with `=`, `+`, `-`, `@`, a tabulator or a carriage return,
+    gets an apostrophe before it. Numbers stay as they are.
+    """
+    if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{cell}"
+    return cell
+
+
 def _temporary(target: Path) -> Path:
     return target.with_name(f".{target.name}.{os.getpid()}.incomplete")
 

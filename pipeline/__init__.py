@@ -1,1 +1,1 @@
-"""What runs: the configurations, the pipelines, their runners and the command line."""
+"""The configurations, the pipelines, their runners and the command line."""

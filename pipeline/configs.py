@@ -106,6 +106,14 @@ class DataConfig:
     balanced_test: bool = knob(
         True, "Test on as many normal images as anomalies, as in the paper, or on all.", bool
     )
+    split_seed: int = knob(
+        0,
+        "Seed of the splits, which otherwise follow from the content of the images alone.",
+        click.IntRange(0, 2**32 - 1),
+    )
+    max_pixels: int = knob(
+        100_000_000, "Largest number of pixels of an image; larger ones are unreadable.", _POSITIVE
+    )
     max_unreadable: int = knob(
         0, "Largest number of images that may be skipped as unreadable.", _COUNT
     )
@@ -225,7 +233,7 @@ class PipelineConfig:
     data: DataConfig
     training: TrainingConfig = TrainingConfig()
     gate: GateConfig = GateConfig()
-    seed: int = knob(0, "Seed of every draw.", click.IntRange(0, 2**32 - 1))
+    seed: int = knob(0, "Seed of the training.", click.IntRange(0, 2**32 - 1))
     output: str | None = knob(
         None,
         "Folder for everything that the run writes.  [default: runs/NAME-anomaly-CLASS]",

@@ -1,7 +1,7 @@
-"""A digest of the code behind a component.
+"""A digest of the code of a component.
 
-TFX's cache sees only the name of what a component runs, so the digest of its code is one of the
-component's parameters.
+The cache of TFX sees only the name of the code that a component runs. Therefore the digest of the
+code is one of the component's parameters.
 """
 
 import ast
@@ -17,10 +17,10 @@ _MODULE_NAME = re.compile(rf"({'|'.join(_PROJECT)})(\.\w+)+(:\w+)?")
 
 
 def code_digest(*modules: str) -> str:
-    """Digest of modules, of all that they import inside the project, and of the data files beside.
+    """Computes a digest of modules, all project modules that they import, and their data files.
 
-    Imports are followed wherever they stand in a file, and so are names of modules in texts, by
-    which registries load what they list.
+    Imports are followed anywhere in a file, including imports in functions. Texts that are names of
+    modules are followed, too, because registries load modules by such names.
 
     Args:
         *modules: full names of modules.
@@ -36,7 +36,7 @@ def code_digest(*modules: str) -> str:
 
 
 def closure(*modules: str) -> set[Path]:
-    """The project's files that modules depend on."""
+    """Returns the files of the project that modules depend on, including their own files."""
     found: set[Path] = set()
     waiting = [path for module in modules for path in _files(module)]
     while waiting:
@@ -49,7 +49,7 @@ def closure(*modules: str) -> set[Path]:
 
 @functools.cache
 def _imported(path: Path) -> tuple[Path, ...]:
-    """Files of the modules that a file names; other than Python files name none."""
+    """Returns the files of the modules that a file names. Only Python files name modules."""
     if path.suffix != ".py":
         return ()
     names = {name for node in ast.walk(ast.parse(path.read_bytes())) for name in _names(node)}
@@ -57,7 +57,7 @@ def _imported(path: Path) -> tuple[Path, ...]:
 
 
 def _names(node: ast.AST) -> Iterator[str]:
-    """Names of modules of the project in a node; some may be names of what is in a module."""
+    """Yields the names of project modules in a node, and of functions and classes in them."""
     if isinstance(node, ast.Import):
         candidates = [alias.name for alias in node.names]
     elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -73,12 +73,19 @@ def _names(node: ast.AST) -> Iterator[str]:
 
 @functools.cache
 def _files(name: str) -> tuple[Path, ...]:
-    """Files of a module: it, its packages, and the data files beside it.
+    """Returns the files of a module, of its packages, and the data files beside it.
 
-    Of a name that goes on behind a module, as of a function, those of the module.
+    If `name` is the name of something in a module, such as a function, these are the files of the
+    module.
+
+    Raises:
+        ModuleNotFoundError: if there is no such package.
     """
     package, *rest = name.split(".")
-    folder = Path(next(iter(importlib.util.find_spec(package).submodule_search_locations)))
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError(f"There is no package {package}.")
+    folder = Path(next(iter(spec.submodule_search_locations)))
     files = [folder / "__init__.py"]
     for part in rest:
         if (folder / f"{part}.py").is_file():

@@ -1,14 +1,13 @@
 """Compiles a pipeline for Kubeflow Pipelines and submits it.
 
-Needs kfp, which is imported where it is needed alone: it must not be in the environment that the
-TFX command runs in.
+This needs kfp, which must not be in the environment of the TFX command. Therefore kfp is imported
+only in the functions that need it.
 """
 
 import importlib.util
-import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.errors import UserError
 from models.files import publish
@@ -25,10 +24,11 @@ def compile_pipeline(plan: Plan, kubeflow: KubeflowConfig, path: str) -> None:
     """Writes the pipeline specification (schema 2.1, YAML) to `path`.
 
     Raises:
-        UserError: if kfp is missing, or only this machine knows where the data is.
+        UserError: if kfp is missing, if only this machine knows where the data is, or if `path`
+            cannot be written.
     """
     _require_kfp()
-    # Imported here: TFX takes more than ten seconds.
+    # TFX is imported here, because the import takes more than ten seconds.
     from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import (
         KubeflowV2DagRunner,
         KubeflowV2DagRunnerConfig,
@@ -40,7 +40,7 @@ def compile_pipeline(plan: Plan, kubeflow: KubeflowConfig, path: str) -> None:
     runner_config = KubeflowV2DagRunnerConfig(
         default_image=kubeflow.image,
         default_commands=list(COMMAND),
-        use_pipeline_spec_2_1=True,  # the one that the open-source backend reads
+        use_pipeline_spec_2_1=True,  # The open-source backend reads only this version.
     )
     target = Path(path).absolute()
     try:
@@ -52,30 +52,24 @@ def compile_pipeline(plan: Plan, kubeflow: KubeflowConfig, path: str) -> None:
 
 
 def platform(plan: Plan, kubeflow: KubeflowConfig) -> "Platform":
-    """Kubeflow, as `create_pipeline` sees it.
+    """Describes Kubeflow for `create_pipeline`.
 
     Raises:
         UserError: if only this machine knows where the data is.
     """
-    from tfx.utils.io_utils import generate_fingerprint
-
     from pipeline.platforms import Platform
 
     location = plan.config.data.location
     if location is not None and kubeflow.data_dir is None:
         raise UserError(
-            f"The containers do not see {location}: say where they find the data.", "data_dir"
+            f"The containers do not see {location}: give the folder where they find the data.",
+            "data_dir",
         )
     return Platform(
         pipeline_name=plan.config.name.replace("_", "-"),
-        data_folder=kubeflow.data_dir or "",
         data_dir=kubeflow.data_dir,
-        assignment=None,
-        # The open-source backend does not run ExampleGen's driver, which would take it.
-        fingerprint=generate_fingerprint(
-            "source", os.path.join(plan.source.folder, plan.source.pattern)
-        ),
-        # The open-source backend has none: "resolver executors not implemented".
+        held_out=None,
+        # The open-source backend cannot run resolvers: "resolver executors not implemented".
         has_resolvers=False,
         trainer=_resources(kubeflow.trainer),
     )
@@ -84,17 +78,20 @@ def platform(plan: Plan, kubeflow: KubeflowConfig) -> "Platform":
 def submit(
     path: str, host: str, *, name: str, pipeline_root: str | None, namespace: str | None
 ) -> str:
-    """Starts a run of the specification in `path`; gives the run's address.
+    """Starts a run of the specification in `path`.
 
     Args:
-        path: of the specification.
+        path: path of the specification.
         host: address of Kubeflow Pipelines.
-        name: of the run.
-        pipeline_root: URI of the folder for the artifacts; `None`: the cluster's own.
-        namespace: of the run; `None`, as it must be where a Kubeflow has one user: the only one.
+        name: name of the run.
+        pipeline_root: URI of the folder for the artifacts. `None` means the cluster's own folder.
+        namespace: namespace of the run. It must be `None` if Kubeflow has only one user.
+
+    Returns:
+        Address of the run.
 
     Raises:
-        UserError: if kfp is missing or Kubeflow does not take the run.
+        UserError: if kfp is missing, or if Kubeflow does not accept the run.
     """
     _require_kfp()
     import kfp
@@ -107,11 +104,11 @@ def submit(
         )
     except (ApiException, HTTPError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"Kubeflow at {host} did not take the run: {reason}", "host") from error
+        raise UserError(f"Kubeflow at {host} did not accept the run: {reason}", "host") from error
     return f"{host.rstrip('/')}/#/runs/details/{run.run_id}"
 
 
-def _require_kfp():
+def _require_kfp() -> None:
     if importlib.util.find_spec("kfp") is None:
         raise UserError(
             "Kubeflow needs kfp, which is not installed: make a second environment and install "
@@ -119,7 +116,8 @@ def _require_kfp():
         )
 
 
-def _resources(resources: Resources):
+def _resources(resources: Resources) -> Any:
+    """Makes the request for resources as a message of kfp, or `None` if nothing is requested."""
     if resources == Resources():
         return None
     from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineDeploymentConfig

@@ -1,10 +1,10 @@
-"""Runs a pipeline on this machine; the TFX command is given this file.
+"""Runs a pipeline on this machine. This is the file for the TFX command.
 
     tfx pipeline create --engine local --pipeline_path pipeline/local_runner.py
     tfx run create --pipeline_name capsad_mnist
 
-The second command's --pipeline_name chooses the pipeline, or the variable CAPSAD_PIPELINE does.
-The other CAPSAD_* variables set the knobs of `pipeline.configs`.
+The argument --pipeline_name of the second command chooses the pipeline. Without a TFX command, the
+variable CAPSAD_PIPELINE chooses it. Other CAPSAD_* variables set the knobs of `pipeline.configs`.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
-    # TFX executes this file by its path, so Python looks for modules in its folder first, where
-    # pipeline.py would hide the package of that name.
+    # TFX executes this file by its path. Python then looks for modules in its folder first, where
+    # pipeline.py would hide the package of the same name.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 # ruff: noqa: E402
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def output_folder(output: str) -> Iterator[Path]:
-    """Makes the output folder of a run and keeps other runs out of it.
+    """Makes the output folder of a run, and keeps other runs out of it until the block ends.
 
     Raises:
-        UserError: if the folder cannot be written, or another run is using it.
+        UserError: if the folder cannot be written, or if another run is using it.
     """
     folder = Path(output)
     with contextlib.ExitStack() as stack:
@@ -58,12 +58,13 @@ def output_folder(output: str) -> Iterator[Path]:
 
 
 def compile_pipeline(planned: Plan) -> "Pipeline":
-    """The TFX pipeline of a plan on this machine.
+    """Makes the TFX pipeline of a plan for this machine.
 
     Raises:
         UserError: if the images do not suit the detector.
     """
-    # Imported here: TFX takes more than ten seconds, and bad input should not wait for it.
+    # TFX is imported here, because the import takes more than ten seconds, and errors in the input
+    # should be found before.
     from pipeline import platforms
     from pipeline.pipeline import create_pipeline
 
@@ -71,13 +72,13 @@ def compile_pipeline(planned: Plan) -> "Pipeline":
 
 
 def run(pipeline: "Pipeline", to_nodes: list[str] | None = None) -> None:
-    """Runs a pipeline to its end; what was done before comes from TFX's cache.
+    """Runs a pipeline to its end. Results of earlier runs are taken from TFX's cache.
 
     Args:
-        pipeline: what is run.
-        to_nodes: ids of the components after which the run ends; `None`: all run.
+        pipeline: pipeline that is run.
+        to_nodes: ids of the components after which the run ends. `None` runs all components.
     """
-    from tfx.orchestration.local.local_dag_runner import LocalDagRunner  # As above.
+    from tfx.orchestration.local.local_dag_runner import LocalDagRunner
     from tfx.orchestration.pipeline import RunOptions
 
     LocalDagRunner().run(pipeline, to_nodes and RunOptions(to_nodes=to_nodes))
@@ -96,14 +97,17 @@ def main() -> None:
 
 
 def _remedy(error: UserError) -> str:
-    """The variables that set what an error is about."""
+    """Names the variables that set what an error is about."""
     variables = {found.name: found.variable for found in configs.knobs(configs.PipelineConfig)}
     named = [variables.get(name, f"CAPSAD_SETTINGS={name}=...") for name in error.settings]
     return f" See {', '.join(filter(None, named))}." if any(named) else ""
 
 
 def _pipeline_name() -> str:
-    """Name of the pipeline; the TFX command that has started this process goes first."""
+    """Returns the name of the pipeline.
+
+    The TFX command that has started this process takes precedence over CAPSAD_PIPELINE.
+    """
     chosen = os.environ.get("CAPSAD_PIPELINE")
     command = Path(f"/proc/{os.getppid()}/cmdline").read_text().split("\0")
     is_tfx = any(Path(word).name == "tfx" for word in command[:2])

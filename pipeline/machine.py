@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""Describes the machine and the libraries with which a result was measured."""
 
 import importlib.metadata
 import os
@@ -9,7 +9,7 @@ _DISTRIBUTIONS = ("tfx", "tensorflow", "keras", "apache-beam", "numpy", "jax")
 
 
 def versions() -> str:
-    """Python and what is installed of the libraries that results depend on."""
+    """Returns the versions of Python and of the installed libraries that results depend on."""
     found = [f"Python {platform.python_version()}"]
     for name in _DISTRIBUTIONS:
         try:
@@ -20,7 +20,7 @@ def versions() -> str:
 
 
 def describe() -> str:
-    """One line: processor, cores and versions."""
+    """Returns one line with the processor, the number of cores and the versions."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "CPU")
     return f"{model}, {os.cpu_count()} cores; {versions()}"

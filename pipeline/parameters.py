@@ -1,4 +1,4 @@
-"""Types of values that users give, beyond click's own."""
+"""Types of values that users give, in addition to those of click."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import click
 
 
 class ImageSize(click.ParamType):
-    """`28` or `28x32`, height before width, as a pair of whole numbers from 1."""
+    """A size such as `28` or `28x32`: a pair (height, width) of whole numbers from 1."""
 
     name = "size"
 
@@ -24,7 +24,7 @@ class ImageSize(click.ParamType):
 
 
 class NameValue(click.ParamType):
-    """`NAME=VALUE` as a pair; the value is read as JSON where it is JSON, else as text."""
+    """A pair of the form `NAME=VALUE`. A value that is JSON is read as JSON, else it is a text."""
 
     name = "name=value"
 

@@ -84,19 +84,18 @@ def _example_gen(plan: Plan, platform: Platform) -> BaseNode:
     """Reads the source and writes the four splits."""
     data = plan.config.data
     return HoldOutExampleGen(
-        platform.data_folder,
-        plan.source.pattern,
         {
             "source": data.source_name,
             "data_dir": platform.data_dir,
-            "fingerprint": platform.fingerprint,
-            "source_options": dict(data.source_options),
+            "source_options": plan.source_options,
+            "image_size": list(data.image_size),
             "anomaly": list(plan.classes.anomaly),
-            "assignment": platform.assignment,
+            "held_out": platform.held_out,
             "hold_out": plan.hold_out,
-            "max_unreadable": data.max_unreadable,
+            "fingerprint": plan.held_out.index.fingerprint,
+            "max_unreadable": data.max_unreadable - plan.unreadable,
             "digest": code_digest(HoldOutExampleGen.__module__),
-        },
+        }
     )
 
 
@@ -146,6 +145,7 @@ def _trainer(
             "detector": training.detector,
             "settings": training.all_settings,
             "image_size": list(plan.config.data.image_size),
+            "white": plan.held_out.index.white,
             "seed": plan.config.seed,
             "strategy": training.strategy,
             "digest": code_digest(_TRAINER),

@@ -3,18 +3,28 @@
 import dataclasses
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from components.data import sources
-from components.data.protocol import Assignment, Classes, hold_out, resolve_anomaly
+from components.data.folder import UNREADABLE, Table, printable
+from components.data.index import HeldOut
+from components.data.protocol import SPLITS, Classes, hold_out, resolve_anomaly
 from components.data.sources.base import Source
-from components.data.splits import Split, load_splits
+from components.data.splits import Split, load_splits, too_many_unreadable
 from components.serving.batch import inputs
 from models import detectors
 from models.detectors.base import Detector
 from models.errors import UserError
+from models.sampling import BALANCE
 from pipeline.beam_args import beam_args
 from pipeline.configs import PipelineConfig
+
+_FEW_TESTED = 20
+_ALPHA = 0.05  # as `capsad score` flags by default
 
 
 @dataclass(frozen=True)
@@ -25,9 +35,36 @@ class Plan:
     source: Source
     detector: Detector
     classes: Classes
-    hold_out: dict[str, object]
-    """Keyword arguments of `protocol.hold_out` that made the assignment."""
-    assignment: Assignment
+    hold_out: dict[str, Any]
+    """Keyword arguments of `protocol.hold_out` that assigned the images."""
+    held_out: HeldOut
+
+    @property
+    def source_options(self) -> dict[str, Any]:
+        """Options of the source, see `sources.find`."""
+        return source_options(self.config)
+
+    @property
+    def table(self) -> Table:
+        """What became of the files of a folder of images; empty for other data."""
+        return self.source.table
+
+    @property
+    def unreadable(self) -> int:
+        """Number of files that could not be read."""
+        return self.table.counts.get(UNREADABLE, 0)
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Split -> class -> number of images, for classes that have some."""
+        labels = np.concatenate([part.labels for part in self.held_out.index.parts.values()])
+        splits = np.concatenate(list(self.held_out.splits.values()))
+        counted = {}
+        for index, split in enumerate(SPLITS):
+            counts = np.bincount(labels[splits == index], minlength=len(self.classes.names))
+            named = zip(self.classes.names, counts.tolist(), strict=True)
+            counted[split] = {name: count for name, count in named if count}
+        return counted
 
     @property
     def output(self) -> str:
@@ -35,6 +72,11 @@ class Plan:
         anomaly = "+".join(map(_file_name, self.classes.anomaly_names))
         folder = self.config.output or os.path.join("runs", f"{self.config.name}-anomaly-{anomaly}")
         return os.path.abspath(folder)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about the data that the user must know."""
+        return list(_warnings(self))
 
     def load_splits(self) -> dict[str, Split]:
         """Name of each split -> its images, in memory.
@@ -44,7 +86,11 @@ class Plan:
         """
         data = self.config.data
         return load_splits(
-            self.source, self.classes, self.assignment, data.image_size, data.max_unreadable
+            self.source,
+            self.classes,
+            self.held_out,
+            data.image_size,
+            data.max_unreadable - self.unreadable,
         )
 
 
@@ -66,16 +112,44 @@ def plan(config: PipelineConfig, source: Source | None = None) -> Plan:
     source = source or find_source(config)
     classes = Classes(source.class_names, resolve_anomaly(data.anomaly, source.class_names))
     protocol = {
-        "seed": config.seed,
+        "split_seed": data.split_seed,
         "eval_fraction": data.eval_fraction,
         "calibration_fraction": data.calibration_fraction,
         "test_fraction": data.test_fraction,
         "limit_per_class": data.limit_per_class,
         "balanced": data.balanced_test,
     }
-    labels = source.labels()
-    splits = hold_out(labels, classes.names, classes.anomaly, **protocol)
-    return Plan(config, source, detector, classes, protocol, Assignment(labels, splits))
+    held_out = hold_out(source.index(), classes.anomaly, **protocol)
+    return Plan(config, source, detector, classes, protocol, held_out)
+
+
+def _warnings(made: Plan) -> Iterator[str]:
+    yield from made.source.warnings
+    repeated = made.held_out.repeated
+    if repeated:
+        first, other = map(printable, repeated[0])
+        yield (
+            f"{len(repeated)} images to test on are identical to images to train on and are left "
+            f"out of the test; the first is {first}, the same as {other}."
+        )
+    counts = made.counts
+    train = {name: counts["train"][name] for name in made.classes.normal_names}
+    rarest, largest = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
+    if train[largest] > BALANCE * train[rarest]:
+        yield (
+            f"The class '{rarest}' has only {train[rarest]} images to train on, and '{largest}' "
+            f"has {train[largest]}. In training, images of rare classes are repeated, up to 1 in "
+            f"{BALANCE} of the largest class."
+        )
+    tested = sum(counts["test"].values())
+    if tested < _FEW_TESTED:
+        yield f"There are only {tested} images to test on, so the results are very uncertain."
+    least = 1 / (sum(counts["calibration"].values()) + 1)
+    if least >= _ALPHA:
+        yield (
+            f"There are too few images to calibrate on: no alpha up to {least:.2g} can ever flag "
+            "an image. Add images, or raise the calibration fraction."
+        )
 
 
 def make_detector(config: PipelineConfig) -> Detector:
@@ -105,9 +179,19 @@ def find_source(config: PipelineConfig) -> Source:
     data = config.data
     if data.source == "images" and not data.location:
         raise UserError("The folder of images is not given.", "images")
-    source = sources.get(data.source_name, data.location, **data.source_options)
+    source = sources.get(data.source_name, data.location, **source_options(config))
     source.verify()
+    if source.table.counts.get(UNREADABLE, 0) > data.max_unreadable:
+        raise too_many_unreadable(source.table.names[UNREADABLE], data.max_unreadable)
     return source
+
+
+def source_options(config: PipelineConfig) -> dict[str, Any]:
+    """Options of the source, including those that are knobs of their own."""
+    options = dict(config.data.source_options)
+    if config.data.source_name == "images":
+        options["max_pixels"] = config.data.max_pixels
+    return options
 
 
 def _file_name(class_name: str) -> str:

@@ -16,14 +16,10 @@ class Platform:
 
     pipeline_name: str
     """Name that the orchestrator accepts."""
-    data_folder: str
-    """Folder of the files whose fingerprint TFX takes."""
     data_dir: str | None
     """Folder or file of the data as the components see it."""
-    assignment: str | None
-    """Path of the plan's assignment as ExampleGen sees it; `None`: it makes its own."""
-    fingerprint: str = ""
-    """Fingerprint of the data, where the orchestrator takes none."""
+    held_out: str | None
+    """Path of the plan's `HeldOut` as ExampleGen sees it; `None`: it makes its own."""
     pipeline_root: str = ""
     """Folder of the artifacts; empty: the orchestrator decides."""
     serving: str = ""
@@ -41,9 +37,8 @@ def local(plan: Plan) -> Platform:
     pipeline_root = os.path.join(plan.output, "pipeline")
     return Platform(
         pipeline_name=plan.config.name,
-        data_folder=plan.source.folder,
         data_dir=plan.config.data.location,
-        assignment=plan.assignment.save(os.path.join(pipeline_root, "plan")),
+        held_out=plan.held_out.save(os.path.join(pipeline_root, "plan")),
         pipeline_root=pipeline_root,
         serving=os.path.join(plan.output, "serving"),
         metadata=metadata.sqlite_metadata_connection_config(

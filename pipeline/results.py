@@ -1,27 +1,40 @@
-"""What a run left behind, read from its metadata."""
+"""Reads the results of a run from its metadata."""
 
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from models.errors import UserError
+
+if TYPE_CHECKING:  # ML Metadata is loaded only when results are read.
+    from ml_metadata import MetadataStore
+    from ml_metadata.proto.metadata_store_pb2 import Artifact, Execution
+
+# TFX keeps the executions of these components under these names.
+_REPORT = "components.evaluation.report.component.Report"
+_PUSHER = "components.serving.pusher.Pusher"
+_SCORER = "components.serving.batch.component.BatchScorer"
 
 
 @dataclass(frozen=True)
 class Results:
-    """Outcome of the newest finished run in an output folder."""
+    """Results of the newest finished run in an output folder."""
 
     report: str
     """Path of the HTML report."""
     pushed: str | None
-    """Folder of the pushed model; `None`: not blessed, so not pushed."""
+    """Folder of the pushed model. It is `None` if the model was not blessed, and so not pushed."""
     auroc: dict[str, float]
+    """Score name -> auROC on the test images."""
     accuracy: float
+    """Share of the normal test images whose predicted class is right."""
     blessed: bool
     gates: list[tuple[str, str]]
+    """Pairs of gate and outcome."""
     scores: str | None
-    """Folder of the scores of `--score-images`; `None`: there are none."""
+    """Folder of the scores of `--score-images`, or `None` if there are none."""
 
 
 def read(output_dir: str) -> Results:
@@ -30,58 +43,16 @@ def read(output_dir: str) -> Results:
     Raises:
         UserError: if no run was finished there.
     """
-    from ml_metadata import errors, metadata_store
-    from ml_metadata.proto import metadata_store_pb2
-
-    database = os.path.join(output_dir, "metadata.sqlite")
     missing = UserError(f"{output_dir} holds no finished run: start one with `capsad run`.")
+    database = os.path.join(output_dir, "metadata.sqlite")
     if not os.path.exists(database):
         raise missing
-    connection = metadata_store_pb2.ConnectionConfig()
-    connection.sqlite.filename_uri = database
-    connection.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READONLY
-    store = metadata_store.MetadataStore(connection)
-
-    def newest(component):
-        """The component's last successful execution, cached or not."""
-        finished = (
-            metadata_store_pb2.Execution.COMPLETE,
-            metadata_store_pb2.Execution.CACHED,
-        )
-        try:
-            executions = store.get_executions_by_type(component)
-        except errors.NotFoundError:
-            raise missing from None
-        executions = [e for e in executions if e.last_known_state in finished]
-        if not executions:
-            raise missing
-        return max(executions, key=lambda execution: execution.id)
-
-    def given(execution, artifact_type):
-        """The artifact that an execution gave."""
-        kind = store.get_artifact_type(artifact_type).id
-        output = metadata_store_pb2.Event.OUTPUT
-        events = store.get_events_by_execution_ids([execution.id])
-        ids = [event.artifact_id for event in events if event.type == output]
-        return next(a for a in store.get_artifacts_by_id(ids) if a.type_id == kind)
-
-    reporting = newest(_REPORT)
-    report = given(reporting, "capsad.Report").uri
-    pushed = given(newest(_PUSHER), "PushedModel")
-    (run,) = (
-        context
-        for context in store.get_contexts_by_execution(reporting.id)
-        if context.type == "pipeline_run"
-    )
-    # Of this very run: it may have scored nothing, and one before it other images.
-    scores = next(
-        (
-            given(execution, "InferenceResult").uri
-            for execution in store.get_executions_by_context(run.id)
-            if execution.type == _SCORER
-        ),
-        None,
-    )
+    store = _open(database)
+    reporting, pushing = _newest(store, _REPORT), _newest(store, _PUSHER)
+    if reporting is None or pushing is None:
+        raise missing
+    report = _given(store, reporting, "capsad.Report").uri
+    pushed = _given(store, pushing, "PushedModel")
     summary = json.loads(Path(report, "summary.json").read_text())
     return Results(
         report=os.path.join(report, "report.html"),
@@ -89,12 +60,63 @@ def read(output_dir: str) -> Results:
         auroc=summary["auroc"],
         accuracy=summary["accuracy"],
         blessed=summary["blessed"],
-        gates=[tuple(gate) for gate in summary["gates"]],
-        scores=scores if summary["blessed"] else None,
+        gates=[(gate, outcome) for gate, outcome in summary["gates"]],
+        scores=_scores_of_the_run(store, reporting) if summary["blessed"] else None,
     )
 
 
-# Names under which TFX keeps the executions of these.
-_REPORT = "components.evaluation.report.component.Report"
-_PUSHER = "components.serving.pusher.Pusher"
-_SCORER = "components.serving.batch.component.BatchScorer"
+def _open(database: str) -> "MetadataStore":
+    from ml_metadata import metadata_store
+    from ml_metadata.proto import metadata_store_pb2
+
+    connection = metadata_store_pb2.ConnectionConfig()
+    connection.sqlite.filename_uri = database
+    connection.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READONLY
+    return metadata_store.MetadataStore(connection)
+
+
+def _newest(store: "MetadataStore", component: str) -> "Execution | None":
+    """Returns the last successful execution of a component, cached or not, if there is one."""
+    from ml_metadata import errors
+    from ml_metadata.proto.metadata_store_pb2 import Execution
+
+    try:
+        executions = store.get_executions_by_type(component)
+    except errors.NotFoundError:
+        return None
+    finished = (Execution.COMPLETE, Execution.CACHED)
+    return max(
+        (execution for execution in executions if execution.last_known_state in finished),
+        key=lambda execution: execution.id,
+        default=None,
+    )
+
+
+def _given(store: "MetadataStore", execution: "Execution", artifact_type: str) -> "Artifact":
+    """Returns the output artifact of an execution that has the given type."""
+    from ml_metadata.proto.metadata_store_pb2 import Event
+
+    kind = store.get_artifact_type(artifact_type).id
+    events = store.get_events_by_execution_ids([execution.id])
+    ids = [event.artifact_id for event in events if event.type == Event.OUTPUT]
+    return next(a for a in store.get_artifacts_by_id(ids) if a.type_id == kind)
+
+
+def _scores_of_the_run(store: "MetadataStore", reporting: "Execution") -> str | None:
+    """Returns the folder of the scores of the run that made a report, if there are any.
+
+    An earlier run does not count, because it may have scored other images.
+    """
+    (run,) = (
+        context
+        for context in store.get_contexts_by_execution(reporting.id)
+        if context.type == "pipeline_run"
+    )
+    return next(
+        (
+            _given(store, execution, "InferenceResult").uri
+            for execution in store.get_executions_by_context(run.id)
+            if execution.type == _SCORER
+        ),
+        None,
+    )

@@ -1,27 +1,28 @@
-"""Which of the two tested sets of versions suits this machine; needs nothing installed.
+"""Chooses which of the two tested sets of versions suits this machine.
 
-Run as a script it prints the set's name, `requirements/NAME.txt`, or fails with one sentence.
+This needs no installed library. As a script, it prints the NAME of `requirements/NAME.txt`, or it
+fails with one sentence.
 """
 
 import platform
 import sys
 
-# TFX 1.21's wheels of ml-metadata and TFDV need this glibc.
+# The wheels of ml-metadata and TFDV for TFX 1.21 need this version of glibc.
 _NEW_GLIBC = (2, 39)
 _OLD, _NEW = "tfx-1.16", "tfx-1.21"
 _PYTHONS = {_OLD: ((3, 11), (3, 11)), _NEW: ((3, 12), (3, 13))}
 
 
 def choose() -> str:
-    """Name of the set of versions.
+    """Returns the name of the set of versions.
 
     Raises:
-        RuntimeError: if none suits this machine or this Python.
+        RuntimeError: if no set suits this machine or this Python.
     """
     library, version = platform.libc_ver()
     if library != "glibc":
         raise RuntimeError(
-            f"TFX has wheels for Linux with glibc alone, not for {platform.system()} with "
+            f"TFX has wheels only for Linux with glibc, not for {platform.system()} with "
             f"{library or 'no glibc'}: use a container, see BUILD.md."
         )
     stack = _NEW if tuple(map(int, version.split("."))) >= _NEW_GLIBC else _OLD
@@ -31,7 +32,7 @@ def choose() -> str:
             dict.fromkeys(f"{major}.{minor}" for major, minor in (lowest, highest))
         )
         raise RuntimeError(
-            f"With glibc {version} Python {wanted} is needed, not {platform.python_version()}: "
+            f"With glibc {version}, Python {wanted} is needed, not {platform.python_version()}: "
             "install it and run `make setup PYTHON=python3.x`, see BUILD.md."
         )
     return stack

@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from components.data.decode import decode_image
 from components.data.protocol import ANOMALY_LABEL
 from components.data.splits import Split
 
@@ -58,14 +57,14 @@ def make_example(
 
 
 def load_split(uri: str, split: str, image_size: tuple[int, int]) -> Split:
-    """Loads a split into memory, as uint8 at the network's size, in the order of the ids.
+    """Loads a split into memory, as uint8, in the order of the ids.
 
     Beam writes Examples in any order; after sorting, training depends only on the seed.
 
     Args:
         uri: folder of the Examples artifact.
         split: name of one of its splits.
-        image_size: height and width to which images are resized.
+        image_size: height and width of the images, which were resized when they were written.
     """
     files = tf.io.gfile.glob(f"{uri}/Split-{split}/*")
     spec = {
@@ -85,14 +84,16 @@ def load_split(uri: str, split: str, image_size: tuple[int, int]) -> Split:
 
     def parse(serialized):
         example = tf.io.parse_single_example(serialized, spec)
-        return decode_image(example[ENCODED], image_size, channels), *(
+        image = tf.io.decode_png(example[ENCODED], channels)
+        return tf.ensure_shape(image, (*image_size, channels)), *(
             example[key] for key in (LABEL, TEXT, ID)
         )
 
     batches = records.map(parse, tf.data.AUTOTUNE).batch(1000).as_numpy_iterator()
     images, labels, texts, ids = map(np.concatenate, zip(*batches, strict=True))
     order = np.argsort(ids)
-    return Split(images[order], labels[order], texts[order].astype("U"), ids[order].astype("U"))
+    texts, ids = (np.array([text.decode() for text in values]) for values in (texts, ids))
+    return Split(images[order], labels[order], texts[order], ids[order])
 
 
 def _int(value):

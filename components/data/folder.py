@@ -1,25 +1,116 @@
-"""The walk over a folder of images, the same for training and for scoring."""
+"""The one walk over folders of images, for training and for scoring alike.
+
+Nothing disappears in it: what is left out is counted, with the first names.
+"""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp")
+from components.data.formats import is_image, looks_like_image
+
+READ = "read"
+HIDDEN = "ignored, because hidden"
+OTHER = "ignored, because no image"
+BESIDE = "ignored, because not in a class folder"
+UNREADABLE = "unreadable"
+ROTATED = "read as stored, though an EXIF note asks for a rotation"
+DEEP_COLOUR = "read with the upper 8 of their 16 bits of colour"
+_NAMES = 5
+_START = 16  # bytes that tell a format
 
 
-def is_image(name: str) -> bool:
-    """Whether a file is named like an image."""
-    return name.lower().endswith(SUFFIXES)
+@dataclass
+class Table:
+    """What became of files: for each kind of outcome a count and the first names."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, outcome: str, name: str, count: int = 1) -> None:
+        """Counts a file, or several under one name."""
+        self.counts[outcome] = self.counts.get(outcome, 0) + count
+        listed = self.names.setdefault(outcome, [])
+        if outcome == UNREADABLE or (outcome != READ and len(listed) < _NAMES):
+            listed.append(printable(name))
+
+    def lines(self) -> list[str]:
+        """A line for each outcome other than `READ`, with the count and the first names."""
+        found = []
+        for outcome, count in self.counts.items():
+            if outcome != READ:
+                names = self.names[outcome][:_NAMES]
+                more = ", ..." if count > len(names) else ""
+                files = "file" if count == 1 else "files"
+                found.append(f"{count} {files} {outcome}: {', '.join(names)}{more}")
+        return found
 
 
-def walk(folder: str, deep: bool = True) -> Iterator[str]:
-    """Paths of the files in a folder, in order of name; hidden files and folders are left out.
+def printable(name: str) -> str:
+    """A file's name as text, which it need not be."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def walk(folder: str, table: Table) -> Iterator[str]:
+    """Paths of the images in a folder and below it, in order of name.
+
+    An image is told by its suffix or by its content. Links to files and folders are followed.
+    Everything else is counted in `table`.
 
     Args:
         folder: path of the folder.
-        deep: whether the folders in it are walked too.
+        table: where what is left out is counted, under its path.
     """
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if deep and not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield os.path.join(parent, name)
+    yield from _walk(folder, table, (os.path.realpath(folder),))
+
+
+def find_images(paths: Sequence[str], table: Table) -> Iterator[str]:
+    """Gives files as they are, and of folders all images in and below them, in order of name."""
+    for path in paths:
+        if os.path.isdir(path):
+            yield from walk(path, table)
+        else:
+            yield path
+
+
+def read_file(path: str) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    return Path(path).read_bytes()
+
+
+def _walk(folder: str, table: Table, parents: tuple[str, ...]) -> Iterator[str]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        table.add(UNREADABLE, f"{folder}/ ({error.strerror})")
+        return
+    for entry in (entry for entry in entries if not entry.is_dir()):
+        if entry.name.startswith("."):
+            table.add(HIDDEN, entry.path)
+        elif _is_image(entry.path, entry.name, table):
+            yield entry.path
+    for entry in (entry for entry in entries if entry.is_dir()):
+        real = os.path.realpath(entry.path)
+        if entry.name.startswith("."):
+            table.add(HIDDEN, f"{entry.path}/")
+        elif real not in parents:  # A link back up would lead round in circles.
+            yield from _walk(entry.path, table, (*parents, real))
+
+
+def _is_image(path: str, name: str, table: Table) -> bool:
+    if looks_like_image(name, b""):
+        return True
+    try:
+        with open(path, "rb") as file:
+            if is_image(file.read(_START)):
+                return True
+    except OSError as error:
+        table.add(UNREADABLE, f"{path} ({error.strerror})")
+        return False
+    table.add(OTHER, path)
+    return False

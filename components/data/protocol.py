@@ -1,20 +1,21 @@
 """The hold-out protocol: the four splits, which classes are anomalies, and the label numbers."""
 
 import hashlib
-import io
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from components.data.index import HeldOut, Index, Part
 from models.errors import UserError
-from models.files import write_whole
 
 SPLITS = ("train", "eval", "calibration", "test")
 TRAIN, EVAL, CALIBRATION, TEST = range(len(SPLITS))
 UNUSED = -1
 ANOMALY_LABEL = -1
+LEAST_IMAGES = 2
+"""Smallest number of images that a normal class needs in `train`."""
 
 
 @dataclass(frozen=True)
@@ -51,41 +52,6 @@ class Classes:
         return label_of[classes]
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """Class and split of every image of a data set."""
-
-    labels: dict[str, np.ndarray]
-    """Part -> class indices, int64, shape (N,)."""
-    splits: dict[str, np.ndarray]
-    """Part -> index into `SPLITS` or `UNUSED`, int8, shape (N,)."""
-
-    def save(self, folder: str) -> str:
-        """Writes it into `folder`, under a name that follows from the content; gives the path."""
-        arrays = {
-            f"{kind}_{part}": array
-            for kind, parts in vars(self).items()
-            for part, array in parts.items()
-        }
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays.values()))
-        path = Path(folder, f"{digest.hexdigest()[:16]}.npz")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, buffer.getvalue())
-        return str(path)
-
-    @classmethod
-    def load(cls, path: str) -> "Assignment":
-        """Reads what `save` has written."""
-        found: dict[str, dict[str, np.ndarray]] = {"labels": {}, "splits": {}}
-        with np.load(path, allow_pickle=False) as arrays:
-            for name in arrays.files:
-                kind, part = name.split("_", 1)
-                found[kind][part] = arrays[name]
-        return cls(**found)
-
-
 def resolve_anomaly(anomaly: Sequence[str], class_names: Sequence[str]) -> tuple[int, ...]:
     """Indices of the anomalous classes.
 
@@ -102,7 +68,7 @@ def resolve_anomaly(anomaly: Sequence[str], class_names: Sequence[str]) -> tuple
     indices = set()
     for given in map(str, anomaly):
         # A class whose name holds a comma goes before a list of classes.
-        parts = [given] if given in names else [part.strip() for part in given.split(",")]
+        parts = [given] if _same(given, names) else [part.strip() for part in given.split(",")]
         indices |= {_index_of(part, names) for part in parts if part}
     if not indices:
         raise UserError(f"No anomaly class is given: {listed}. Name at least one.", "anomaly")
@@ -116,9 +82,17 @@ def resolve_anomaly(anomaly: Sequence[str], class_names: Sequence[str]) -> tuple
     return tuple(sorted(indices))
 
 
-def _index_of(name: str, names: list[str]) -> int:
+def _same(name: str, names: list[str]) -> list[int]:
+    """Places of a name, first exactly, then by its letters however their accents are stored."""
     if name in names:
-        return names.index(name)
+        return [names.index(name)]
+    composed = unicodedata.normalize("NFC", name)
+    return [i for i, other in enumerate(names) if unicodedata.normalize("NFC", other) == composed]
+
+
+def _index_of(name: str, names: list[str]) -> int:
+    if found := _same(name, names):
+        return found[0]
     if name.isdecimal() and int(name) < len(names):
         if not any(other.isdecimal() for other in names):
             return int(name)
@@ -134,29 +108,31 @@ def _index_of(name: str, names: list[str]) -> int:
 
 
 def hold_out(
-    labels: dict[str, np.ndarray],
-    class_names: Sequence[str],
+    index: Index,
     anomaly: Sequence[int],
     *,
-    seed: int,
+    split_seed: int,
     eval_fraction: float,
     calibration_fraction: float,
     test_fraction: float,
     limit_per_class: int | None = None,
     balanced: bool = True,
-) -> dict[str, np.ndarray]:
+) -> HeldOut:
     """Assigns every image to a split.
 
-    `eval` and `calibration` are drawn, class by class, from the normal images of the training
-    part; the rest is `train`. `test` is the test part. A data set without a test part gives
-    `test_fraction` of each normal class and all the anomalies. A balanced `test` has equally many
-    anomalies and normal images; those that are too many are dropped at random.
+    A hash of its content and of `split_seed` gives each image a place in [0, 1), and the shares
+    are intervals of it. So equal images share a split, and images that are added move none of the
+    others. `eval` and `calibration` are shares of the normal images of the training part; the rest
+    is `train`. `test` is the test part; a data set without one gives `test_fraction` of the normal
+    images and all the anomalies. Where a share is so small that it holds no image, it takes the
+    nearest one of the largest class. A test image whose content is trained on is left out. A
+    balanced `test` has equally many anomalies and normal images; those that are too many are left
+    out by their hash.
 
     Args:
-        labels: part (`train` and perhaps `test`) -> class indices, int, shape (N,).
-        class_names: names of all classes.
+        index: the images.
         anomaly: indices of the anomalous classes.
-        seed: seed of every draw.
+        split_seed: seed of the hash.
         eval_fraction: share of the training part's normal images, in (0, 1), for `eval`.
         calibration_fraction: share of the same images for `calibration`.
         test_fraction: share of the same images for `test`, in data sets without a test part.
@@ -165,58 +141,116 @@ def hold_out(
         balanced: whether `test` holds equally many normal images and anomalies, as in the paper;
             otherwise it holds all its images.
 
-    Returns:
-        Part -> index into `SPLITS` or `UNUSED`, int8, shape (N,).
-
     Raises:
-        UserError: if a class has too few images for its splits.
+        UserError: if a class has too few images, or one kind of images is missing in `test`.
     """
-    generator = np.random.default_rng(seed)
-    assignment = {part: np.full(len(values), UNUSED, "int8") for part, values in labels.items()}
-    fractions = {EVAL: eval_fraction, CALIBRATION: calibration_fraction}
-    if "test" not in labels:
-        fractions = {TEST: test_fraction} | fractions
-
-    for index, name in enumerate(class_names):
-        for part, values in labels.items():
-            (images,) = np.nonzero(values == index)
-            images = generator.permutation(images)[:limit_per_class]
-            if index in anomaly:
-                split = TEST if part == "test" or "test" not in labels else UNUSED
-                assignment[part][images] = split
-            elif part == "test":
-                assignment[part][images] = TEST
-            else:
-                counts = {
-                    split: max(1, round(len(images) * share)) for split, share in fractions.items()
-                }
-                if sum(counts.values()) >= len(images):
-                    raise UserError(
-                        f"Class '{name}' has {len(images)} images to train on, too few for the "
-                        f"splits {', '.join(SPLITS)}: at least {sum(counts.values()) + 1} are "
-                        "needed. Add images or raise the limit of images in each class.",
-                        "limit_per_class",
-                    )
-                start = 0
-                for split, count in counts.items():
-                    assignment[part][images[start : start + count]] = split
-                    start += count
-                assignment[part][images[start:]] = TRAIN
-
-    _finish_test(labels, assignment, anomaly, class_names, generator, balanced)
-    return assignment
+    shares = {EVAL: eval_fraction, CALIBRATION: calibration_fraction}
+    if "test" not in index.parts:
+        shares = {TEST: test_fraction} | shares
+    if sum(shares.values()) >= 1:
+        raise UserError(
+            f"The shares of {', '.join(SPLITS[split] for split in shares)} leave nothing to train "
+            "on: they must sum up to less than 1.",
+            *(f"{SPLITS[split]}_fraction" for split in shares),
+        )
+    splits = {
+        name: _assign(name, part, anomaly, shares, split_seed, limit_per_class)
+        for name, part in index.parts.items()
+    }
+    _check_classes(index, splits["train"], anomaly, split_seed, list(shares))
+    repeated = _leave_out_repeated(index, splits)
+    _finish_test(index, splits, anomaly, split_seed, balanced)
+    return HeldOut(index, splits, repeated)
 
 
-def _finish_test(labels, assignment, anomaly, class_names, generator, balanced):
+def _assign(name, part: Part, anomaly, shares, split_seed, limit) -> np.ndarray:
+    """Splits of a part's images by their hashes, int8 (N,)."""
+    splits = np.full(len(part.labels), TEST if name == "test" else TRAIN, "int8")
+    is_anomaly = np.isin(part.labels, anomaly)
+    if name != "test":
+        splits[is_anomaly] = TEST if TEST in shares else UNUSED
+        places, start = _hashes(part.keys(), split_seed, "split"), 0.0
+        for split, share in shares.items():
+            splits[~is_anomaly & (start <= places) & (places < start + share)] = split
+            start += share
+    if limit is not None:
+        order = _hashes(part.keys(), split_seed, "limit")
+        for label in np.unique(part.labels):
+            (own,) = np.nonzero(part.labels == label)
+            splits[own[np.argsort(order[own], kind="stable")[limit:]]] = UNUSED
+    return splits
+
+
+def _check_classes(index: Index, splits, anomaly, split_seed, needed) -> None:
+    """Fills splits without images; refuses classes with too few images to train on."""
+    part = index.parts["train"]
+    keys = part.keys()
+    places = _hashes(keys, split_seed, "split")
+    normal = np.setdiff1d(np.arange(len(index.class_names)), anomaly)
+    for split in needed:
+        if (splits[np.isin(part.labels, normal)] == split).any():
+            continue
+        counts = np.bincount(part.labels[splits == TRAIN], minlength=len(index.class_names))
+        largest = normal[counts[normal].argmax()]
+        candidates = np.flatnonzero((splits == TRAIN) & (part.labels == largest))
+        if len(candidates):
+            nearest = candidates[places[candidates].argmin()]
+            splits[[place for place in candidates if keys[place] == keys[nearest]]] = split
+    counts = np.bincount(part.labels[splits == TRAIN], minlength=len(index.class_names))
+    for label in normal:
+        if counts[label] < LEAST_IMAGES:
+            total = int((part.labels == label).sum())
+            raise UserError(
+                f"Class '{index.class_names[label]}' has {total} images in the training part, and "
+                f"{counts[label]} of them are left to train on; a class needs at least "
+                f"{LEAST_IMAGES}. Add images, or leave the class out."
+            )
+
+
+def _leave_out_repeated(index: Index, splits) -> list[tuple[str, str]]:
+    """Leaves test images out whose content is trained, watched or calibrated on; lists both."""
+    used: dict[bytes, str] = {}
+    for name, part in index.parts.items():
+        for place in np.flatnonzero(np.isin(splits[name], (TRAIN, EVAL, CALIBRATION))):
+            used.setdefault(part.digests[place].tobytes(), _name(name, part, place))
+    repeated = []
+    for name, part in index.parts.items():
+        for place in np.flatnonzero(splits[name] == TEST):
+            other = used.get(part.digests[place].tobytes())
+            if other is not None:
+                splits[name][place] = UNUSED
+                repeated.append((_name(name, part, place), other))
+    return repeated
+
+
+def _finish_test(index: Index, splits, anomaly, split_seed, balanced) -> None:
     """Checks that `test` has both kinds of images; a balanced one keeps equally many of both."""
-    part = "test" if "test" in labels else "train"
-    is_test = assignment[part] == TEST
-    is_anomaly = np.isin(labels[part], anomaly)
+    name = "test" if "test" in index.parts else "train"
+    part = index.parts[name]
+    is_test = splits[name] == TEST
+    is_anomaly = np.isin(part.labels, anomaly)
     groups = [np.flatnonzero(is_test & is_anomaly), np.flatnonzero(is_test & ~is_anomaly)]
     kept = min(map(len, groups))
     if not kept:
-        which = ", ".join(class_names[index] for index in anomaly)
+        which = ", ".join(index.class_names[label] for label in anomaly)
         kind = "normal" if len(groups[0]) else f"anomalous ({which})"
-        raise UserError(f"There are no {kind} images to test on in the part '{part}'.")
-    for group in groups if balanced else ():
-        assignment[part][generator.permutation(group)[kept:]] = UNUSED
+        raise UserError(f"There are no {kind} images to test on in the part '{name}'.")
+    if balanced:
+        order = _hashes(part.keys(), split_seed, "balance")
+        for group in groups:
+            splits[name][group[np.argsort(order[group], kind="stable")[kept:]]] = UNUSED
+
+
+def _hashes(keys: Sequence[bytes], split_seed: int, purpose: str) -> np.ndarray:
+    """A number in [0, 1) for each key, float64 (N,), independent between seeds and purposes."""
+    start = hashlib.sha256(f"{purpose} {split_seed} ".encode())
+    numbers = []
+    for key in keys:
+        digest = start.copy()
+        digest.update(key)
+        numbers.append(int.from_bytes(digest.digest()[:8], "big"))
+    return np.array(numbers, "float64") / 2.0**64
+
+
+def _name(part_name: str, part: Part, place: int) -> str:
+    return str(part.names[place]) or f"{part_name} image {place}"

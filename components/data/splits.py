@@ -1,12 +1,14 @@
-"""The four splits in memory, straight from a source; needs neither TensorFlow nor TFX."""
+"""The four splits in memory, straight from a source."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from components.data.protocol import SPLITS, UNUSED, Assignment, Classes
-from components.data.sources.base import Source, UnreadableImage
+from components.data.index import HeldOut
+from components.data.pixels import UnreadableImage
+from components.data.protocol import SPLITS, UNUSED, Classes
+from components.data.sources.base import Source
 from models.errors import UserError
 
 
@@ -31,16 +33,18 @@ def identity(part: str, index: int) -> str:
 def load_splits(
     source: Source,
     classes: Classes,
-    assignment: Assignment,
+    held_out: HeldOut,
     image_size: tuple[int, int],
     max_unreadable: int = 0,
 ) -> dict[str, Split]:
     """Loads the images that the pipeline's Trainer gets, in the same order.
 
+    TensorFlow is needed only for a source of image files, and for images of another size.
+
     Args:
         source: where the images are.
         classes: the classes and which of them are anomalies.
-        assignment: class and split of each image.
+        held_out: class and split of each image.
         image_size: height and width to which images are resized.
         max_unreadable: largest number of images that may be skipped because they cannot be
             decoded.
@@ -53,8 +57,7 @@ def load_splits(
     """
     names = np.array(classes.names)
     images = {
-        part: _images(source, part, splits, image_size)
-        for part, splits in assignment.splits.items()
+        part: _images(source, part, splits, image_size) for part, splits in held_out.splits.items()
     }
     unreadable = [image for part in images.values() for image in part[1]]
     if len(unreadable) > max_unreadable:
@@ -62,10 +65,10 @@ def load_splits(
     loaded = {}
     for index, split in enumerate(SPLITS):
         # No split is cut from two parts.
-        (part,) = (part for part, splits in assignment.splits.items() if (splits == index).any())
+        (part,) = (part for part, splits in held_out.splits.items() if (splits == index).any())
         pixels, _, places = images[part]
-        chosen = assignment.splits[part][places] == index
-        own = assignment.labels[part][places[chosen]]
+        chosen = held_out.splits[part][places] == index
+        own = held_out.index.parts[part].labels[places[chosen]]
         loaded[split] = Split(
             pixels[chosen],
             classes.labels(own),
@@ -76,35 +79,28 @@ def load_splits(
 
 
 def too_many_unreadable(unreadable: Sequence[str], allowed: int) -> UserError:
-    """The error for images, each `path: reason`, that are more than the `allowed` number."""
+    """The error for images, each with the reason, that are more than the `allowed` number."""
     listed = "; ".join(unreadable[:10]) + "; ..." * (len(unreadable) > 10)
     return UserError(
-        f"{len(unreadable)} images cannot be decoded, and {allowed} are allowed: {listed}. Repair "
+        f"{len(unreadable)} images cannot be read, and {allowed} are allowed: {listed}. Repair "
         "or remove them, or raise the number of images that may be unreadable.",
         "max_unreadable",
     )
 
 
-def _images(source, part, assignment, image_size):
+def _images(
+    source: Source, part: str, splits: np.ndarray, image_size: tuple[int, int]
+) -> tuple[np.ndarray, list[str], np.ndarray]:
     """The images in use, uint8 (N, *image_size, K); what can't be decoded; places in the part."""
-    images = np.empty((np.sum(assignment != UNUSED), *image_size, source.channels), "uint8")
-    places, unreadable = [], []
-    for place, image in enumerate(source.read(part, 0, len(assignment))):
-        if assignment[place] == UNUSED:
+    images = np.empty((np.sum(splits != UNUSED), *image_size, source.channels), "uint8")
+    places: list[int] = []
+    unreadable = []
+    for place, image in enumerate(source.read(part, 0, len(splits), image_size)):
+        if splits[place] == UNUSED:
             continue
         if isinstance(image, UnreadableImage):
             unreadable.append(f"{image.path}: {image.reason}")
             continue
-        images[len(places)] = _resized(image, image_size)
+        images[len(places)] = image
         places.append(place)
     return images[: len(places)], unreadable, np.array(places, int)
-
-
-def _resized(image, image_size):
-    if image.shape[:2] == tuple(image_size):
-        return image
-    import keras  # Imported here, because Keras takes seconds to load.
-
-    from models.images import resize_images
-
-    return keras.ops.convert_to_numpy(resize_images(image, image_size))

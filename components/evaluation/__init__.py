@@ -1,1 +1,1 @@
-"""What the stock Evaluator measures, and what blesses a model."""
+"""What the stock Evaluator measures, when it blesses a model, and the report of a run."""

@@ -1,5 +1,6 @@
-"""Which model a new one is compared with."""
+"""The choice of the model with which a new model is compared."""
 
+import ml_metadata as mlmd
 from tfx.dsl.input_resolution.strategies import latest_blessed_model_strategy
 from tfx.types import Artifact
 
@@ -7,14 +8,14 @@ from tfx.types import Artifact
 class LatestOtherBlessedModelStrategy(latest_blessed_model_strategy.LatestBlessedModelStrategy):
     """Resolves the latest blessed model other than the candidate.
 
-    With the stock strategy the first run's model would be its own baseline in the second, so that
-    an identical run would be evaluated and pushed again instead of coming from the cache.
+    With the stock strategy, the model of the first run would be its own baseline in the second run.
+    Therefore an identical run would evaluate and push the model again instead of using the cache.
     """
 
     def resolve_artifacts(
-        self, store, input_dict: dict[str, list[Artifact]]
+        self, store: mlmd.MetadataStore, input_dict: dict[str, list[Artifact]]
     ) -> dict[str, list[Artifact]] | None:
-        """Takes `candidate`, `model` and `model_blessing`; resolves the latter two."""
+        """Resolves `model` and `model_blessing`, and returns `candidate` as it is given."""
         candidates = {artifact.id for artifact in input_dict["candidate"]}
         resolved = super().resolve_artifacts(
             store,

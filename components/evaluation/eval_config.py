@@ -1,4 +1,4 @@
-"""The Evaluator's configuration: scores, slices and gates."""
+"""The configuration of the Evaluator, with its scores, slices and gates."""
 
 from collections.abc import Sequence
 
@@ -12,16 +12,17 @@ from models.scores import ANOMALY_SCORE
 def eval_config(
     scores: Sequence[str], min_auroc: float, max_auroc_drop: float, digest: str
 ) -> config_pb2.EvalConfig:
-    """Measures each score overall and for "class k against the anomalies".
+    """Makes a configuration that measures each score overall and for each normal class.
 
-    A model is blessed if the overall auROC of `anomaly_score` is at least `min_auroc` and, where
-    there is a blessed model from before, falls by at most `max_auroc_drop` below it.
+    The measures of a normal class compare its images with the anomalies. A model is blessed if the
+    overall auROC of `anomaly_score` is at least `min_auroc`. If there is an earlier blessed model,
+    the auROC may also be at most `max_auroc_drop` below that of the earlier model.
 
     Args:
         scores: names of the model's scores.
-        min_auroc: in [0, 1].
-        max_auroc_drop: in [0, 1].
-        digest: of the code.
+        min_auroc: smallest auROC of a blessed model, in [0, 1].
+        max_auroc_drop: largest loss of auROC against the earlier blessed model, in [0, 1].
+        digest: digest of the code.
     """
     metric = config_pb2.MetricConfig(
         class_name=RankingMetrics.__name__,
@@ -29,7 +30,8 @@ def eval_config(
         config=f'"digest": "{digest}"',
     )
     gate = config_pb2.PerSliceMetricThreshold(
-        # The empty slice is all of them; a gate must not fall on slices, one-sided or small.
+        # The empty specification stands for all images. There is no gate for slices, because they
+        # may be small or have images of one kind only.
         slicing_specs=[config_pb2.SlicingSpec()],
         threshold=config_pb2.MetricThreshold(
             value_threshold=config_pb2.GenericValueThreshold(lower_bound={"value": min_auroc}),

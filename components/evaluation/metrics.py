@@ -1,10 +1,12 @@
-"""Exact threshold-free measures as a TFMA metric."""
+"""Exact measures that need no threshold, as a TFMA metric."""
 
 from collections.abc import Iterable
 
 import apache_beam as beam
+import numpy as np
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.metrics import metric_types, metric_util
+from tensorflow_model_analysis.proto import config_pb2
 
 from models import metrics
 from models.scores import anomalousness
@@ -15,14 +17,14 @@ FPR_AT_95_TPR = "fpr_at_95_tpr"
 
 
 class RankingMetrics(tfma.metrics.Metric):
-    """auROC (Mann-Whitney, ties half), auPR and FPR at 95 % TPR of one score, exactly.
+    """Exact auROC (Mann-Whitney, ties count half), auPR and FPR at 95 % TPR of one score.
 
     TFMA's own `AUC` is approximate, and wrong for scores outside [0, 1]. All scores of a slice are
-    gathered on one worker: 8 bytes an image.
+    gathered on one worker.
 
     Args:
-        name: unused; TFMA wants it.
-        digest: of the code, so that the cache notices when it changes.
+        name: not used, but TFMA needs this argument.
+        digest: digest of the code, so that TFX's cache notices a change of the code.
     """
 
     def __init__(self, name: str = "ranking", digest: str = ""):
@@ -30,12 +32,12 @@ class RankingMetrics(tfma.metrics.Metric):
 
 
 def _computations(
-    name="ranking",
-    digest="",
-    eval_config=None,
-    model_names=None,
-    output_names=None,
-    example_weighted=False,
+    name: str = "ranking",
+    digest: str = "",
+    eval_config: config_pb2.EvalConfig | None = None,
+    model_names: Iterable[str] | None = None,
+    output_names: Iterable[str] | None = None,
+    example_weighted: bool = False,
 ) -> metric_types.MetricComputations:
     return [
         metric_types.MetricComputation(
@@ -48,26 +50,37 @@ def _computations(
     ]
 
 
-def _key(measure, model, output) -> metric_types.MetricKey:
+def _key(measure: str, model: str, output: str) -> metric_types.MetricKey:
     # The thresholds of an EvalConfig are looked up without `example_weighted`.
     return metric_types.MetricKey(
         name=measure, model_name=model, output_name=output, example_weighted=None
     )
 
 
-class _RankingCombiner(beam.CombineFn):
-    """Gathers (scores, is_anomaly) and measures at the end."""
+_Accumulator = tuple[list[float], list[bool]]  # scores, is_anomaly
 
-    def __init__(self, model_name, output_name, eval_config, example_weighted):
+
+class _RankingCombiner(beam.CombineFn):
+    """Gathers all scores, and computes the measures at the end."""
+
+    def __init__(
+        self,
+        model_name: str,
+        output_name: str,
+        eval_config: config_pb2.EvalConfig | None,
+        example_weighted: bool,
+    ):
         self._model_name = model_name
         self._output_name = output_name
         self._eval_config = eval_config
         self._example_weighted = example_weighted
 
-    def create_accumulator(self) -> tuple[list[float], list[bool]]:
+    def create_accumulator(self) -> _Accumulator:
         return [], []
 
-    def add_input(self, accumulator, element: metric_types.StandardMetricInputs):
+    def add_input(
+        self, accumulator: _Accumulator, element: metric_types.StandardMetricInputs
+    ) -> _Accumulator:
         scores, is_anomaly = accumulator
         for label, prediction, _ in metric_util.to_label_prediction_example_weight(
             element,
@@ -80,15 +93,15 @@ class _RankingCombiner(beam.CombineFn):
             is_anomaly.append(bool(label.item()))
         return accumulator
 
-    def merge_accumulators(self, accumulators: Iterable):
+    def merge_accumulators(self, accumulators: Iterable[_Accumulator]) -> _Accumulator:
         merged = self.create_accumulator()
         for scores, is_anomaly in accumulators:
             merged[0].extend(scores)
             merged[1].extend(is_anomaly)
         return merged
 
-    def extract_output(self, accumulator) -> dict[metric_types.MetricKey, float]:
-        scores, is_anomaly = accumulator
+    def extract_output(self, accumulator: _Accumulator) -> dict[metric_types.MetricKey, float]:
+        scores, is_anomaly = np.array(accumulator[0]), np.array(accumulator[1], bool)
         try:
             ranked = anomalousness(self._output_name, scores)
             measured = {
@@ -96,7 +109,7 @@ class _RankingCombiner(beam.CombineFn):
                 AUPR: metrics.aupr(ranked, is_anomaly),
                 FPR_AT_95_TPR: metrics.fpr_at_tpr(ranked, is_anomaly),
             }
-        except ValueError:  # one-sided slice, or scores that are not finite
+        except ValueError:  # The slice has images of one kind only, or a score is not finite.
             measured = dict.fromkeys((AUROC, AUPR, FPR_AT_95_TPR), float("nan"))
         return {
             _key(measure, self._model_name, self._output_name): value

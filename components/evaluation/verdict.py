@@ -1,4 +1,4 @@
-"""What a model had to reach, and whether it did."""
+"""The gates that a model must pass, and their outcomes."""
 
 from collections.abc import Mapping
 
@@ -6,15 +6,18 @@ from models.scores import ANOMALY_SCORE
 
 
 def gates(gate: Mapping[str, float], auroc: float, blessed: bool) -> list[tuple[str, str]]:
-    """Each gate with its outcome, in words.
+    """Describes each gate and its outcome in words.
 
     Args:
         gate: `min_auroc` and `max_auroc_drop`, see `pipeline.configs.GateConfig`.
         auroc: auROC of `anomaly_score` on the test images.
         blessed: whether the Evaluator has blessed the model.
+
+    Returns:
+        Pairs of gate and outcome.
     """
     passed = auroc >= gate["min_auroc"]
-    # Whatever else the Evaluator refuses is the comparison with the model blessed before.
+    # If the Evaluator refuses a model that passes the first gate, the second gate has failed.
     unchanged = blessed or not passed
     return [
         (

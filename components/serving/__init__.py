@@ -1,1 +1,1 @@
-"""The SavedModel: how it is written, pushed, loaded and asked for scores."""
+"""Writes, pushes and loads the SavedModel, and computes scores with it."""

@@ -1,4 +1,4 @@
-"""The SavedModel: its signatures and its warm-up requests."""
+"""Writes the SavedModel with its signatures and its warm-up requests."""
 
 import os
 from collections.abc import Sequence
@@ -10,10 +10,11 @@ from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
 from components.data.decode import decode_image
 from components.data.examples import ENCODED, make_example
+from components.data.formats import WHITE
 from components.data.protocol import ANOMALY_LABEL
 
 MOST_SIMILAR_CLASS = "most_similar_class"
-# Where TensorFlow Serving looks for them.
+# TensorFlow Serving expects the requests in this file.
 WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 
 
@@ -22,45 +23,47 @@ def export(
     image_size: tuple[int, int],
     folder: str,
     class_names: Sequence[str] | None = None,
+    white: int = WHITE,
 ) -> None:
     """Writes `scorer` as a SavedModel that needs none of our code.
 
-    Its signatures take a batch of any size from 1:
+    It has three signatures, each of which takes a batch of size B >= 1:
 
-    * `serving_default`: `examples`, string (B,): serialized tf.train.Examples with
-      `image/encoded`;
-    * `score_images`: `images`, string (B,): encoded PNG, JPEG, GIF or BMP of any sizes;
-    * `score_arrays`: `images`, uint8 (B, H, W, K), any H and W;
+    * `serving_default` takes `examples`, string (B,): serialized tf.train.Examples with
+      `image/encoded`.
+    * `score_images` takes `images`, string (B,): encoded PNG, JPEG, GIF or BMP of any sizes.
+    * `score_arrays` takes `images`, uint8 (B, H, W, K), for any H and W.
 
-    and return the scorer's named outputs and `most_similar_class`, string (B,): the name of the
-    most probable class.
+    All signatures return the named outputs of the scorer, and `most_similar_class`, string (B,),
+    which is the name of the most probable class.
 
     Args:
-        scorer: what a detector's `fit` returns.
+        scorer: model that the `fit` of a detector returns.
         image_size: height and width to which images are resized.
-        folder: where the SavedModel goes.
-        class_names: names of the normal classes, in the order of their labels; `None`: the labels
-            are the names.
+        folder: folder of the SavedModel.
+        class_names: names of the normal classes, in the order of their labels. `None` means that
+            the labels are the names.
+        white: grey value of 16-bit grey images that becomes 255.
     """
     channels = scorer.input.shape[-1]
 
-    def score_arrays(images):
+    def score_arrays(images: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = scorer(images)
         probabilities = outputs["class_probabilities"]
         names = tf.constant(class_names or [str(i) for i in range(probabilities.shape[-1])])
         return {**outputs, MOST_SIMILAR_CLASS: tf.gather(names, tf.argmax(probabilities, axis=-1))}
 
-    def score_images(images):
-        # Images of different sizes form a batch only once they are resized.
+    def score_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        # Images of different sizes must be resized before they can form a batch.
         return score_arrays(
             tf.map_fn(
-                lambda encoded: decode_image(encoded, image_size, channels),
+                lambda encoded: decode_image(encoded, image_size, channels, white),
                 images,
                 fn_output_signature=tf.TensorSpec((*image_size, channels), tf.uint8),
             )
         )
 
-    def score_examples(examples):
+    def score_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         spec = {ENCODED: tf.io.FixedLenFeature([], tf.string)}
         return score_images(tf.io.parse_example(examples, spec)[ENCODED])
 
@@ -82,11 +85,11 @@ def export(
 def write_warmup_requests(folder: str, images: np.ndarray) -> None:
     """Writes a request for each signature, which TensorFlow Serving replays when it loads a model.
 
-    Without them the first clients would wait until TensorFlow has prepared its graphs.
+    Without these requests, the first clients would wait until TensorFlow has prepared its graphs.
 
     Args:
         folder: folder of the SavedModel.
-        images: uint8 array, shape (B, H, W, K), B >= 1: the images that the requests hold.
+        images: images of the requests, uint8 array, shape (B, H, W, K), B >= 1.
     """
     examples = [make_example(image, ANOMALY_LABEL, "", [], "") for image in images]
     encoded = [example.features.feature[ENCODED].bytes_list.value[0] for example in examples]

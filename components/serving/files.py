@@ -1,13 +1,14 @@
-"""From image files to scores, a batch at a time."""
+"""Scores image files in batches."""
 
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from components.data import folder
+from components.data.batches import by_halves
+from components.data.folder import ROTATED, Table, printable, read_file
+from components.data.formats import MAX_PIXELS, UnreadableError, read_info, to_decodable
 from components.serving.clients.base import Client, Refused
 
 BATCH_SIZE = 32
@@ -20,7 +21,7 @@ class Scored:
     names: Sequence[str]
     """Names of the images, such as their paths."""
     outputs: dict[str, np.ndarray]
-    """Name of the output -> array whose first axis is that of `names`."""
+    """Name of the output -> array with one value for each of `names` along the first axis."""
 
 
 @dataclass(frozen=True)
@@ -31,31 +32,37 @@ class Unreadable:
     reason: str
 
 
-def find_images(paths: Iterable[str]) -> Iterator[str]:
-    """Gives files as they are, and of folders all images below them, in order of name."""
-    for path in paths:
-        if os.path.isdir(path):
-            yield from filter(folder.is_image, folder.walk(path))
-        else:
-            yield path
+def score_files(
+    client: Client, paths: Iterable[str], table: Table, max_pixels: int = MAX_PIXELS
+) -> Iterator[Scored | Unreadable]:
+    """Scores image files in their order. At most one batch of images is in memory.
 
+    Formats that the model does not decode, such as WebP and TIFF, become PNG first.
 
-def score_files(client: Client, paths: Iterable[str]) -> Iterator[Scored | Unreadable]:
-    """Scores image files in their order, with at most a batch of them in memory.
+    Args:
+        client: client that computes the scores.
+        paths: paths of the files.
+        table: table in which images with a note of a rotation are counted.
+        max_pixels: largest number of pixels of an image.
 
     Raises:
-        UserError: as the client does.
+        UserError: if the client raises it.
     """
     paths = iter(paths)
     while batch := list(itertools.islice(paths, BATCH_SIZE)):
-        read, images = [], []
+        read: list[str] = []
+        images: list[bytes] = []
         for path in batch:
             try:
-                with open(path, "rb") as file:
-                    images.append(file.read())
+                content = read_file(path)
+                if read_info(content, max_pixels).is_rotated:
+                    table.add(ROTATED, path)
+                images.append(to_decodable(content, max_pixels))
                 read.append(path)
             except OSError as error:
-                yield Unreadable(path, error.strerror)
+                yield Unreadable(printable(path), error.strerror or str(error))
+            except UnreadableError as error:
+                yield Unreadable(printable(path), str(error))
         if images:
             yield from score_batch(client, read, images)
 
@@ -63,24 +70,25 @@ def score_files(client: Client, paths: Iterable[str]) -> Iterator[Scored | Unrea
 def score_batch(
     client: Client, names: Sequence[str], images: Sequence[bytes]
 ) -> Iterator[Scored | Unreadable]:
-    """Scores encoded images; finds one that cannot be decoded by halving the batch.
+    """Scores encoded images, and finds those that cannot be decoded.
 
-    A model refuses a whole batch for one such image.
+    A model refuses a whole batch if one image cannot be decoded. The batch is then halved again
+    and again until these images are found.
 
     Args:
-        client: what scores.
+        client: client that computes the scores.
         names: names of the images.
         images: encoded images.
 
     Raises:
-        UserError: as the client does.
+        UserError: if the client raises it.
     """
-    try:
-        yield Scored(names, client.score(images))
-    except Refused as error:
-        if len(names) == 1:
-            yield Unreadable(names[0], str(error))
-            return
-        half = len(names) // 2
-        yield from score_batch(client, names[:half], images[:half])
-        yield from score_batch(client, names[half:], images[half:])
+
+    def score(places: Sequence[int]) -> dict[str, np.ndarray]:
+        return client.score([images[place] for place in places])
+
+    for places, result in by_halves(score, range(len(names)), Refused):
+        if isinstance(result, Exception):
+            yield Unreadable(names[places[0]], str(result))
+        else:
+            yield Scored([names[place] for place in places], result)

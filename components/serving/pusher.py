@@ -1,13 +1,14 @@
 """A Pusher that never shows a half-written model to the server."""
 
 import os
+from typing import Any
 
 from google.protobuf import json_format
 from tfx.components.pusher import component, executor
 from tfx.dsl.components.base import executor_spec
 from tfx.dsl.io import fileio
 from tfx.proto import pusher_pb2
-from tfx.types import artifact_utils
+from tfx.types import Artifact, artifact_utils
 
 from components.serving import storage
 
@@ -15,20 +16,26 @@ _DESTINATION = "pushed_destination"
 
 
 class AtomicExecutor(executor.Executor):
-    """Copies the model under a name that no server takes for a version, then renames it.
+    """Copies the model under a name that no server takes for a version, and then renames it.
 
-    If the base directory is empty, the artifact is the destination, with a folder of the version
-    in it. This is for orchestrators that keep artifacts and nothing else.
+    If the base directory is empty, the version's folder is put into the artifact itself. This is
+    for orchestrators that keep only artifacts.
     """
 
-    def Do(self, input_dict, output_dict, exec_properties) -> None:  # noqa: N802
-        """Pushes into the folder `.incoming` as the stock executor does, then renames."""
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Lets the stock executor push into a temporary folder, and then renames the model."""
         destination = json_format.Parse(
             exec_properties["push_destination"], pusher_pb2.PushDestination()
         )
         pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
         base = destination.filesystem.base_directory
-        # Not inside the artifact, because the stock executor clears that and keeps the model in it.
+        # The folder cannot be inside the artifact, because the stock executor empties the artifact
+        # and then puts the model into it.
         folder = os.path.join(base, ".incoming") if base else f"{pushed.uri}.incoming"
         base = base or pushed.uri
         with storage.incoming(folder):

@@ -1,4 +1,4 @@
-"""What is shown of scored images: rows, and how they are written."""
+"""Makes a row of results for each scored image, and writes the rows."""
 
 import csv
 import json
@@ -9,6 +9,7 @@ from typing import TextIO
 import numpy as np
 
 from models.errors import UserError
+from models.files import spreadsheet_safe
 
 Row = dict[str, str | bool | float]
 
@@ -16,11 +17,13 @@ _SCORE, _CLASS = "anomaly_score", "most_similar_class"
 
 
 def rows(paths: Sequence[str], outputs: dict[str, np.ndarray], alpha: float) -> Iterator[Row]:
-    """A row an image: `image`, `flagged`, `anomaly_score`, `most_similar_class`, the raw scores.
+    """Makes a row for each image.
+
+    A row has `image`, `flagged`, `anomaly_score`, `most_similar_class` and the raw scores.
 
     Args:
-        paths: of the images.
-        outputs: of a client, see `components.serving.clients.base.Client`.
+        paths: paths of the images.
+        outputs: outputs of a client, see `components.serving.clients.base.Client`.
         alpha: share of normal images that may be flagged by mistake, in (0, 1).
 
     Raises:
@@ -36,7 +39,7 @@ def rows(paths: Sequence[str], outputs: dict[str, np.ndarray], alpha: float) -> 
         for name, values in outputs.items()
         if values.ndim == 1 and name not in (_SCORE, _CLASS)
     )
-    # In float32, as in the report.
+    # This is computed in float32, as in the report.
     flagged = outputs[_SCORE] > np.float32(1 - alpha)
     for i, path in enumerate(paths):
         yield {
@@ -49,12 +52,12 @@ def rows(paths: Sequence[str], outputs: dict[str, np.ndarray], alpha: float) -> 
 
 
 def _write_csv(rows: Iterable[Row], file: TextIO) -> None:
-    writer = None
+    writer: csv.DictWriter[str] | None = None
     for row in rows:
         if writer is None:
             writer = csv.DictWriter(file, row, lineterminator="\n")
             writer.writeheader()
-        writer.writerow(row)
+        writer.writerow({name: spreadsheet_safe(value) for name, value in row.items()})
 
 
 def _write_json_lines(rows: Iterable[Row], file: TextIO) -> None:
@@ -63,15 +66,18 @@ def _write_json_lines(rows: Iterable[Row], file: TextIO) -> None:
 
 
 def _write_table(rows: Iterable[Row], file: TextIO) -> None:
-    """Columns of fixed widths, so that rows can be written as they come; the path stands last."""
-    header = None
+    """Writes columns of fixed widths, so that each row can be written immediately.
+
+    The path is the last column, because its width is not known.
+    """
+    header: list[str] | None = None
     for row in rows:
         path, flagged, *numbers = row.items()
         if header is None:
             header = [name for name, _ in (flagged, *numbers, path)]
             file.write(_line(header) + "\n")
         cells = [value if isinstance(value, str) else f"{value:.4f}" for _, value in numbers]
-        file.write(_line(["yes" if flagged[1] else "no", *cells, path[1]]) + "\n")
+        file.write(_line(["yes" if flagged[1] else "no", *cells, str(path[1])]) + "\n")
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -81,7 +87,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _number(value: np.float32) -> float:
-    """The shortest number that is this float32."""
+    """Returns the shortest decimal number that stands for this float32."""
     return float(str(value))
 
 

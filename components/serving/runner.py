@@ -1,4 +1,4 @@
-"""The one place that looks into a SavedModel, loads it and runs it."""
+"""Loads and runs a SavedModel, and reads what its outputs are."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,9 +6,10 @@ from typing import Literal
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from components.serving.clients.base import INPUT, SIGNATURE, Client, Refused, as_array, one_line
+from components.data.pixels import decoder_reason
+from components.serving.clients.base import INPUT, SIGNATURE, Client, Refused, as_array
 from models.errors import UserError
 
 _FILE = "saved_model.pb"
@@ -21,12 +22,15 @@ Kind = Literal["text", "number", "numbers"]
 class SavedModelClient(Client):
     """Runs the SavedModel in `folder` in this process.
 
+    Args:
+        folder: folder of the SavedModel.
+
     Raises:
         UserError: if the SavedModel is not one of ours.
     """
 
     def __init__(self, folder: str):
-        # The loaded object must outlive its signatures.
+        # The signatures work only as long as the loaded object exists.
         self._model = tf.saved_model.load(folder)
         if SIGNATURE not in self._model.signatures:
             raise _foreign(folder)
@@ -36,14 +40,14 @@ class SavedModelClient(Client):
         try:
             outputs = self._model.signatures[SIGNATURE](**{INPUT: tf.constant(images)})
         except tf.errors.InvalidArgumentError as error:
-            raise Refused(one_line(error.message)) from error
+            raise Refused(decoder_reason(error.message)) from error
         return {name: as_array(value.numpy()) for name, value in outputs.items()}
 
     def score_arrays(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Scores decoded images, a batch at a time.
+        """Scores decoded images in batches.
 
         Args:
-            images: uint8 array, shape (N, H, W, K), N >= 1, K as the model was trained with.
+            images: uint8 array, shape (N, H, W, K), N >= 1, with K as in training.
 
         Returns:
             Name of each output -> float32 or str array whose first axis has length N.
@@ -59,18 +63,18 @@ class SavedModelClient(Client):
 
 
 def output_kinds(folder: str) -> dict[str, Kind]:
-    """Outputs of the SavedModel in `folder`, without loading it.
+    """Reads the outputs of the SavedModel in `folder`, without loading it.
 
     Returns:
-        Name of each output -> what it holds for one image: a `text`, a `number` or `numbers`.
+        Name of each output -> its kind for one image: `text`, `number` or `numbers`.
 
     Raises:
-        UserError: if there is no SavedModel, or it is not one of ours.
+        UserError: if there is no SavedModel, or if it is not one of ours.
     """
     path = f"{folder}/{_FILE}"
     if not tf.io.gfile.exists(path):
         raise UserError(
-            f"{folder} holds no SavedModel: name a version's folder in a run's `serving`."
+            f"{folder} holds no SavedModel: give a version's folder in the `serving` of a run."
         )
     model = saved_model_pb2.SavedModel()
     with tf.io.gfile.GFile(path, "rb") as file:
@@ -82,7 +86,7 @@ def output_kinds(folder: str) -> dict[str, Kind]:
 
 
 def newest_version(model: str) -> str:
-    """Folder of the newest version of a model.
+    """Finds the folder of the newest version of a model.
 
     Args:
         model: a run's output folder, its `serving` folder, or the folder of one version.
@@ -107,7 +111,7 @@ def newest_version(model: str) -> str:
     return str(max(versions, key=lambda version: int(version.name)))
 
 
-def _kind(tensor) -> Kind:
+def _kind(tensor: meta_graph_pb2.TensorInfo) -> Kind:
     if tensor.dtype == tf.string.as_datatype_enum:
         return "text"
     return "number" if len(tensor.tensor_shape.dim) == 1 else "numbers"

@@ -1,4 +1,4 @@
-"""Publishes folders whole, on this machine or in an object store."""
+"""Publishes complete folders, on this machine or in an object store."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from models import files
 
 @contextlib.contextmanager
 def incoming(folder: str) -> Iterator[str]:
-    """Gives a name where nothing is, and removes what is still there when the block ends.
+    """Yields `folder`, which does not exist yet, and removes it when the block ends.
 
-    What a killed run left there is removed first.
+    If a killed run left something there, that is removed first.
 
     Args:
-        folder: path or URI that no reader takes for something finished.
+        folder: path or URI that no reader takes for a finished result.
     """
     _remove(folder)
     try:
@@ -25,11 +25,15 @@ def incoming(folder: str) -> Iterator[str]:
 
 
 def publish(source: str, target: str) -> None:
-    """Renames a finished folder, which so appears whole, to `target`, a name beside it.
+    """Renames a finished folder, so that it appears whole under its new name.
+
+    Args:
+        source: path or URI of the finished folder.
+        target: its new path or URI, on the same file system.
 
     Raises:
-        OSError: if that fails on this machine.
-        tf.errors.OpError: if that fails in an object store.
+        OSError: if this fails on this machine.
+        tf.errors.OpError: if this fails in an object store.
     """
     if "://" in target:
         tf.io.gfile.rename(source, target, overwrite=True)
@@ -37,6 +41,6 @@ def publish(source: str, target: str) -> None:
         files.publish(source, target)
 
 
-def _remove(folder):
+def _remove(folder: str) -> None:
     if tf.io.gfile.exists(folder):
         tf.io.gfile.rmtree(folder)

@@ -1,1 +1,1 @@
-"""Trains a detector within TFX, on one device, on several, or on several machines."""
+"""Trains a detector within TFX, on one device, several devices or several machines."""

@@ -1,4 +1,7 @@
-"""The machines that train together, as TF_CONFIG names them; loads no TensorFlow."""
+"""The machines that train together, which TF_CONFIG names.
+
+This module does not load TensorFlow.
+"""
 
 import json
 import os
@@ -9,16 +12,18 @@ from models.errors import UserError
 
 @dataclass(frozen=True)
 class Task:
-    """This process's part in the cluster."""
+    """The part of this process in the cluster."""
 
     workers: int
-    """Processes that train, the chief included; 1: there is no cluster."""
+    """Number of processes that train, including the chief. If it is 1, there is no cluster."""
     is_chief: bool
-    """Whether this one writes models, logs and backups."""
+    """Whether this process writes models, logs and backups."""
 
 
 def task() -> Task:
-    """What TF_CONFIG says about this process; without it a process is a chief without workers.
+    """Reads from TF_CONFIG which part this process has.
+
+    Without TF_CONFIG, the process is a chief that trains alone.
 
     Raises:
         UserError: if TF_CONFIG is not what TensorFlow's MultiWorkerMirroredStrategy takes.

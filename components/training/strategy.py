@@ -1,6 +1,7 @@
-"""How training is spread: over one device, every GPU of this machine, or several machines."""
+"""Distribution of training over one device, all GPUs of this machine, or several machines."""
 
 import math
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -10,15 +11,15 @@ from models.errors import UserError
 
 
 def choose(name: str) -> tf.distribute.Strategy:
-    """The strategy in whose scope a detector is fitted.
+    """Chooses the strategy in whose scope a detector is fitted.
 
     Args:
-        name: `auto`: every worker that TF_CONFIG names, each with every GPU it has; without
-            TF_CONFIG every GPU of this machine; without a GPU the processor. `one_device`: one
-            GPU, or the processor.
+        name: `auto` or `one_device`. `auto` takes all workers that TF_CONFIG names, each with all
+            its GPUs. Without TF_CONFIG, it takes all GPUs of this machine, or the processor if
+            there is no GPU. `one_device` takes one GPU, or the processor.
 
     Raises:
-        UserError: if there is no such strategy or TF_CONFIG is malformed.
+        UserError: if there is no such strategy, or if TF_CONFIG is malformed.
     """
     if name == "one_device":
         return tf.distribute.get_strategy()
@@ -33,18 +34,16 @@ def choose(name: str) -> tf.distribute.Strategy:
 
 
 class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
-    """TensorFlow's strategy with a `reduce` as Keras 3 calls it.
+    """TensorFlow's strategy with a `reduce` that suits Keras 3.
 
-    Keras 3.15 reduces a batch, which is a structure, and its logs, scalars, along axis 0; this
-    class's parent takes one tensor, and an axis that it has.
+    Keras 3.15 calls `reduce` with axis 0 for a batch, which is a structure of tensors, and for
+    logs, which are scalars. TensorFlow's `reduce` takes only one tensor that has the axis.
     """
 
-    def reduce(
-        self, reduce_op: tf.distribute.ReduceOp | str, value: object, axis: int | None
-    ) -> object:
+    def reduce(self, reduce_op: tf.distribute.ReduceOp | str, value: Any, axis: int | None) -> Any:
         """Reduces each tensor of a structure over all replicas."""
 
-        def reduced(tensor):
+        def reduced(tensor: Any) -> Any:
             rank = self.experimental_local_results(tensor)[0].shape.rank
             return super(MultiWorkerStrategy, self).reduce(
                 reduce_op, tensor, axis if rank else None
@@ -53,15 +52,18 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
         return tf.nest.map_structure(reduced, value)
 
     def from_chief(self, data: bytes) -> bytes:
-        """The chief's `data`, in every worker; each must call it, and wait for the others."""
+        """Sends the `data` of the chief to all workers and returns it.
+
+        Every worker must call this method, and waits until all others have called it, too.
+        """
         length = int(self._first_replicas(np.array([len(data)], "int32"))[0])
-        # Of whole numbers, for no collective takes bytes.
+        # The data is sent as int32 numbers, because collective operations do not take bytes.
         size = math.ceil(length / 4) * 4
         whole = data.ljust(size, b"\0")[:size]
         return self._first_replicas(np.frombuffer(whole, "int32")).tobytes()[:length]
 
-    def _first_replicas(self, values):
-        """Of int32 arrays (N,), that of replica 0, which is the chief's."""
+    def _first_replicas(self, values: np.ndarray) -> np.ndarray:
+        """Returns the `values`, int32 (N,), of replica 0, which belongs to the chief."""
         given = self.experimental_distribute_values_from_function(
             lambda context: tf.constant(values * (context.replica_id_in_sync_group == 0))
         )

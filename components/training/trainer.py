@@ -1,4 +1,4 @@
-"""What the stock Trainer runs."""
+"""The code that the stock Trainer runs."""
 
 import hashlib
 import io
@@ -9,16 +9,19 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components.data.examples import load_split
+from components.data.splits import Split
 from components.serving.export import export, write_warmup_requests
 from components.training import cluster
 from components.training.strategy import MultiWorkerStrategy, choose
 from models import detectors
+from models.detectors.base import Detector
 from models.errors import UserError
 from models.files import write_whole
 
@@ -26,20 +29,21 @@ _WARMUP_IMAGES = 8
 
 
 def run_fn(fn_args: FnArgs) -> None:
-    """Fits the detector, calibrates it, writes model, SavedModel, history and TensorBoard logs.
+    """Fits and calibrates the detector, and writes all results.
 
-    `fn_args.custom_config` holds `detector`, its `settings`, `image_size`, `seed` and `strategy`
-    (see `components.training.strategy`). A run that was killed goes on after its last whole epoch.
-    Next to the SavedModel (`serving_model_dir`), `model_run_dir` gets `model.keras`,
-    `history.json` and the TensorBoard logs. Where several workers train, only the chief writes
-    all this, and the others go on from the chief's state.
+    `fn_args.custom_config` holds `detector`, its `settings`, `image_size`, `white` (see
+    `components.data.decode`), `seed` and `strategy` (see `components.training.strategy`). After a
+    kill, training continues after the last complete epoch. The SavedModel is written to
+    `serving_model_dir`. `model.keras`, `history.json` and the TensorBoard logs are written to
+    `model_run_dir`. If several workers train, only the chief writes, and the other workers
+    continue from the state of the chief.
 
     Raises:
-        UserError: if the data or the settings do not suit the detector, training diverges, or
-            another worker stops.
+        UserError: if the data or the settings do not suit the detector, if training diverges, or
+            if another worker stops.
     """
     config = fn_args.custom_config
-    # Before anything that TensorFlow computes: it joins a cluster when it starts, or never.
+    # This must come first: TensorFlow can join a cluster only before it computes anything.
     strategy = choose(config["strategy"])
     is_chief = cluster.task().is_chief
     image_size = tuple(config["image_size"])
@@ -47,19 +51,10 @@ def run_fn(fn_args: FnArgs) -> None:
     train, validation, calibration = (
         load_split(examples_uri, split, image_size) for split in ("train", "eval", "calibration")
     )
-
     run_dir = Path(fn_args.model_run_dir)
-    # Each execution has a run folder of its own, so the state that outlives a kill lies beside
-    # them, named by all that it depends on.
-    state = hashlib.sha256(json.dumps([examples_uri, config], sort_keys=True).encode()).hexdigest()[
-        :16
-    ]
-    backup_dir = run_dir.parent.parent / "resume" / state
+    backup_dir = _backup_folder(run_dir, examples_uri, config)
     if isinstance(strategy, MultiWorkerStrategy):
-        archived = strategy.from_chief(_pack(backup_dir) if is_chief else b"")
-        if not is_chief:
-            backup_dir = Path(tempfile.mkdtemp(prefix="capsad-"))
-            _unpack(archived, backup_dir)
+        backup_dir = _received_backup(strategy, backup_dir, is_chief)
 
     detector = detectors.get(
         config["detector"],
@@ -80,31 +75,65 @@ def run_fn(fn_args: FnArgs) -> None:
             )
     except tf.errors.UnavailableError as error:
         raise UserError(
-            "Another worker of TF_CONFIG's cluster stopped or cannot be reached. Start all of them "
-            "again: training goes on after its last whole epoch."
+            "Another worker of TF_CONFIG's cluster stopped or cannot be reached. Start all workers "
+            "again. Training then continues after the last complete epoch."
         ) from error
     if is_chief:
-        class_names = dict(zip(train.labels.tolist(), train.texts.tolist(), strict=True))
-        export(
-            scorer,
-            image_size,
-            fn_args.serving_model_dir,
-            [class_names[label] for label in sorted(class_names)],
-        )
-        write_warmup_requests(fn_args.serving_model_dir, validation.images[:_WARMUP_IMAGES])
-        scorer.save(run_dir / "model.keras")
-        write_whole(
-            run_dir / "history.json",
-            json.dumps({"history": detector.history, "seconds": detector.seconds}),
-        )
+        _write(detector, scorer, train, validation, image_size, fn_args)
     else:
-        # The stock Trainer fails without this folder.
+        # The stock Trainer fails if this folder does not exist.
         os.makedirs(fn_args.serving_model_dir, exist_ok=True)
     shutil.rmtree(backup_dir, ignore_errors=True)
 
 
+def _backup_folder(run_dir: Path, examples_uri: str, config: dict[str, Any]) -> Path:
+    """Returns the folder for the state of training, which must outlive a kill.
+
+    Each execution has its own run folder. Therefore the state is in a folder beside the run
+    folders, whose name depends on all that the state depends on.
+    """
+    inputs = json.dumps([examples_uri, config], sort_keys=True)
+    return run_dir.parent.parent / "resume" / hashlib.sha256(inputs.encode()).hexdigest()[:16]
+
+
+def _received_backup(strategy: MultiWorkerStrategy, backup_dir: Path, is_chief: bool) -> Path:
+    """Sends the state of the chief to all workers, and returns the folder of this worker's copy."""
+    archived = strategy.from_chief(_pack(backup_dir) if is_chief else b"")
+    if is_chief:
+        return backup_dir
+    copy = Path(tempfile.mkdtemp(prefix="capsad-"))
+    _unpack(archived, copy)
+    return copy
+
+
+def _write(
+    detector: Detector,
+    scorer: keras.Model,
+    train: Split,
+    validation: Split,
+    image_size: tuple[int, int],
+    fn_args: FnArgs,
+) -> None:
+    """Writes the SavedModel, its warm-up requests, `model.keras` and `history.json`."""
+    class_names = dict(zip(train.labels.tolist(), train.texts.tolist(), strict=True))
+    export(
+        scorer,
+        image_size,
+        fn_args.serving_model_dir,
+        [class_names[label] for label in sorted(class_names)],
+        fn_args.custom_config["white"],
+    )
+    write_warmup_requests(fn_args.serving_model_dir, validation.images[:_WARMUP_IMAGES])
+    run_dir = Path(fn_args.model_run_dir)
+    scorer.save(run_dir / "model.keras")
+    write_whole(
+        run_dir / "history.json",
+        json.dumps({"history": detector.history, "seconds": detector.seconds}),
+    )
+
+
 def _pack(folder: Path) -> bytes:
-    """The files of `folder`, if there is one, as a tar archive."""
+    """Returns the files of `folder` as a tar archive, which is empty if there is no folder."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         if folder.exists():

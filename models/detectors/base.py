@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from models.errors import UserError
+from models.sampling import balance
 
 if TYPE_CHECKING:  # Keras is loaded only for training, so that listing detectors is fast
     import keras
@@ -94,7 +95,7 @@ class Detector(abc.ABC):
         Raises:
             UserError: if `images` or `labels` do not have this form.
         """
-        self._check(images, labels)
+        self._check(images, labels, validation)
         import keras
 
         from models.calibration import calibrate
@@ -102,6 +103,9 @@ class Detector(abc.ABC):
 
         keras.utils.set_random_seed(self.seed)
         started = time.monotonic()
+        places = balance(labels)
+        if len(places) > len(labels):
+            images, labels = images[places], labels[places]
         scorer = self.train(images, labels, validation, callbacks)
         self.seconds += time.monotonic() - started
         if calibration is not None:
@@ -123,7 +127,11 @@ class Detector(abc.ABC):
         """Trains and returns the model of raw scores. The arguments are those of `fit`."""
 
     @staticmethod
-    def _check(images: np.ndarray, labels: np.ndarray) -> None:
+    def _check(
+        images: np.ndarray,
+        labels: np.ndarray,
+        validation: tuple[np.ndarray, np.ndarray] | None,
+    ) -> None:
         if images.ndim != 4 or images.dtype != np.uint8 or images.shape[-1] not in (1, 3):
             raise UserError(
                 "Training images must be uint8 of shape (N, H, W, 1 or 3), not "
@@ -136,4 +144,9 @@ class Detector(abc.ABC):
             raise UserError(
                 "Training labels must be 0 to C - 1, each present, at least two classes; found "
                 f"{sorted(set(labels.tolist()))}. An anomaly (-1) is never trained on."
+            )
+        if validation is not None and not np.isin(validation[1], labels).all():
+            raise UserError(
+                f"Validation labels must be 0 to {labels.max()}, those of the training; found "
+                f"{sorted(set(validation[1].tolist()))}. An anomaly (-1) is never validated on."
             )

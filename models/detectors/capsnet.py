@@ -10,6 +10,7 @@ import numpy as np
 from models.detectors.base import image_shape, setting
 from models.detectors.network import NetworkDetector, in_batches, outputs_on
 from models.errors import UserError
+from models.sampling import stratified
 
 if TYPE_CHECKING:
     import keras
@@ -136,7 +137,7 @@ class CapsNetDetector(NetworkDetector):
         scoring = self.network(input_shape, num_classes)
         scoring.set_weights(network.get_weights())
 
-        chosen = np.random.default_rng(self.seed).permutation(len(images))[:_POSES]
+        chosen = stratified(labels, _POSES, np.random.default_rng(self.seed))
         known = centre_crops(images[chosen], crop_size), labels[chosen]
         usual = images[chosen] if validation is None else validation[0]
         return capsnet_scorer(scoring, image_size, known, usual)

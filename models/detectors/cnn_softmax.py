@@ -9,6 +9,7 @@ import numpy as np
 
 from models.detectors.base import image_shape, setting
 from models.detectors.network import NetworkDetector, outputs_on
+from models.sampling import stratified
 
 if TYPE_CHECKING:
     import keras
@@ -96,7 +97,7 @@ class CnnSoftmaxDetector(CnnDetector):
 
         network = self.train_cnn(images, labels, validation, callbacks)
         generator = np.random.default_rng(self.seed)
-        chosen = generator.permutation(len(images))[: self.bank_size]
+        chosen = stratified(labels, self.bank_size, generator)
         features = keras.Model(network.input, network.output["features"])
         bank = outputs_on(features, images[chosen])
         nearest = NearestNeighbours(len(bank), min(self.neighbours, len(bank)), name="neighbours")

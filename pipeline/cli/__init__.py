@@ -1,6 +1,6 @@
-"""The command `capsad`, one of its commands a file.
+"""The command `capsad`. Each of its subcommands has its own file.
 
-Libraries that take long to import (Keras, TFX) are imported by the commands that need them.
+Keras and TFX take long to import, so they are imported only by the commands that need them.
 """
 
 import click

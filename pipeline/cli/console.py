@@ -1,4 +1,4 @@
-"""What a run shows: one line a component; the libraries' noise goes to a file."""
+"""Shows one line for each component of a run. Messages of libraries go to a file."""
 
 import contextlib
 import logging
@@ -18,15 +18,15 @@ _COMPONENT = re.compile(r"Component (\S+) is (running|finished)\.$")
 
 
 class ComponentLines(logging.Handler):
-    """Prints each component of a run with its time when it is finished."""
+    """Prints a line with the duration of each component when it is finished."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(logging.INFO)
         self._started = 0.0
         self._cached = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Follows the runner's log lines."""
+        """Reads a log message of the runner, and prints a line if a component is finished."""
         message = record.getMessage()
         match = _COMPONENT.match(message)
         if not match:
@@ -48,9 +48,9 @@ class ComponentLines(logging.Handler):
 
 @contextlib.contextmanager
 def noise_to(path: str) -> Iterator[None]:
-    """Sends standard error, warnings and all logging to the file `path`, appending.
+    """Appends standard error, warnings and all log messages to the file `path`.
 
-    Libraries written in C++ write to file descriptor 2 itself, so that is what is redirected.
+    Libraries in C++ write to file descriptor 2 directly. Therefore this descriptor is redirected.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     root = logging.getLogger()
@@ -77,13 +77,13 @@ def noise_to(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def noise_to_temporary_log(task: str) -> Iterator[None]:
-    """Like `noise_to`, with a file that stays only where the task fails without a clear message.
+    """Does the same as `noise_to`, with a file that is kept only after an unexpected error.
 
     Args:
-        task: what is done, as the first word of the message.
+        task: name of the task, with which the error message begins.
 
     Raises:
-        click.ClickException: in place of an error that is not the user's; it names the log.
+        click.ClickException: in place of any error that is not a UserError. It names the log file.
     """
     descriptor, log = tempfile.mkstemp(prefix="capsad-", suffix=".log")
     os.close(descriptor)
@@ -108,7 +108,10 @@ def noise_to_temporary_log(task: str) -> Iterator[None]:
 
 
 def keep_handlers() -> None:
-    """Undoes what importing TFX does to logging: call after the import, within `noise_to`."""
+    """Undoes the changes of logging by the import of TFX.
+
+    This must be called after the import, within `noise_to`.
+    """
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.INFO)

@@ -13,7 +13,7 @@ from pipeline.cli.options import Command
 @click.command(cls=Command)
 @click.option("--data-dir", metavar="DIR", help="Folder to look in first.")
 def datasets(data_dir: str | None) -> None:
-    """List the data sets: where each was found, images a class, licence, how to get it."""
+    """List the data sets: their folders, numbers of images, licences and how to get them."""
     if data_dir is not None:
         os.environ[sources.DATA_DIR_VARIABLE] = data_dir
     for name in sources.names():

@@ -1,4 +1,4 @@
-"""The command `capsad doctor`: what is missing or does not fit, and what to do about it."""
+"""The command `capsad doctor`, which checks the installation and says how to repair it."""
 
 import importlib.metadata
 import importlib.util
@@ -18,8 +18,8 @@ from models.errors import UserError
 from pipeline import stack
 from pipeline.cli.options import Command
 
-_SETUP = "Run `make setup`, which installs the versions that belong together."
-# Stack -> distribution -> the major.minor version that belongs to it.
+_SETUP = "Run `make setup`, which installs versions that work together."
+# Set of versions -> distribution -> its major.minor version.
 _VERSIONS = {
     "tfx-1.16": {"tfx": "1.16", "tensorflow": "2.16", "ml-metadata": "1.16", "keras": "3.15"},
     "tfx-1.21": {"tfx": "1.21", "tensorflow": "2.21", "ml-metadata": "1.21", "keras": "3.15"},
@@ -28,10 +28,10 @@ _VERSIONS = {
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at."""
+    """The result of one check."""
 
     state: Literal["ok", "note", "wrong"]
-    """`note`: works, but could be better; `wrong`: runs will fail."""
+    """`note` means that it works, but could be better. `wrong` means that runs will fail."""
     subject: str
     found: str
     remedy: str = ""
@@ -39,7 +39,7 @@ class Check:
 
 @click.command(cls=Command)
 def doctor() -> None:
-    """Check the installation and say what to do about what is missing."""
+    """Check the installation and say how to repair it."""
     worst = "ok"
     for check in examine():
         colour = {"ok": "green", "note": "yellow", "wrong": "red"}[check.state]
@@ -52,7 +52,7 @@ def doctor() -> None:
 
 
 def examine() -> Iterator[Check]:
-    """Looks at the installation, cheapest first."""
+    """Checks the installation. Quick checks come first."""
     try:
         chosen = stack.choose()
     except RuntimeError as error:
@@ -67,22 +67,22 @@ def examine() -> Iterator[Check]:
             "note",
             "kfp",
             importlib.metadata.version("kfp"),
-            "With it `tfx run create` without `--engine local` takes Kubeflow: keep it in an "
-            "environment of its own.",
+            "With kfp, `tfx run create` uses Kubeflow, unless `--engine local` is given: keep kfp "
+            "in a separate environment.",
         )
-    if shutil.which("pip") is None or not _in_environment("pip"):
+    if not _in_environment("pip"):
         yield Check(
             "note",
             "PATH",
             "the environment's folder does not come first",
-            "Activate it for the command `tfx`, which calls `pip`: source .venv/bin/activate.",
+            "Activate the environment, because `tfx` calls `pip`: source .venv/bin/activate.",
         )
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
         yield Check(
             "note",
             "byte code",
             "PYTHONDONTWRITEBYTECODE is set",
-            "TFX starts four times slower unless compiled: `make setup` does that.",
+            "TFX starts four times slower if it is not compiled: `make setup` compiles it.",
         )
     yield _backend()
     for name in sources.names():
@@ -91,7 +91,8 @@ def examine() -> Iterator[Check]:
 
 
 def _in_environment(command: str) -> bool:
-    return Path(shutil.which(command)).parent == Path(sys.executable).parent
+    found = shutil.which(command)
+    return found is not None and Path(found).parent == Path(sys.executable).parent
 
 
 def _version(distribution: str, expected: str) -> Check:
@@ -111,9 +112,9 @@ def _backend() -> Check:
             "wrong",
             "Keras backend",
             backend,
-            "The pipeline exports by TensorFlow: unset KERAS_BACKEND.",
+            "The pipeline exports models with TensorFlow: unset KERAS_BACKEND.",
         )
-    # By the driver's device files: asking TensorFlow takes seconds.
+    # GPUs are found by the device files of their driver, because TensorFlow would take seconds.
     gpus = sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*"))
     if not gpus:
         return Check("ok", "Keras backend", f"{backend}, {os.cpu_count()} CPU cores, no GPU")
@@ -122,7 +123,7 @@ def _backend() -> Check:
             "note",
             "Keras backend",
             f"{backend}, GPU present, but no CUDA libraries in the environment",
-            "Install those of TensorFlow: pip install 'tensorflow[and-cuda]', see BUILD.md.",
+            "Install the CUDA libraries: pip install 'tensorflow[and-cuda]', see BUILD.md.",
         )
     return Check("ok", "Keras backend", f"{backend}, {len(gpus)} GPU(s)")
 

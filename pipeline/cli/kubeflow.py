@@ -12,7 +12,7 @@ from pipeline.cli.options import Command, knob_options
 from pipeline.configs import KubeflowConfig, PipelineConfig
 from pipeline.plan import plan
 
-# Those that mean nothing in containers, or that KubeflowConfig has under the same name.
+# These knobs have no meaning in containers, or KubeflowConfig has a knob of the same name.
 _LOCAL = ("data_dir", "output", "score_images", "infra_validation")
 _PARAMETERS = [
     *knob_options(PipelineConfig, without=_LOCAL),
@@ -24,8 +24,8 @@ _PARAMETERS = [
 def kubeflow() -> None:
     """Compile a pipeline for Kubeflow Pipelines, or run it there.
 
-    The data is looked at on this machine, to plan the run: --images, or where `capsad datasets`
-    finds it. The containers read it at --data-dir.
+    To plan the run, the data must also be on this machine: in --images, or where `capsad datasets`
+    finds it. The containers read the data from --data-dir.
     """
 
 
@@ -33,7 +33,7 @@ def kubeflow() -> None:
 @click.argument("name", required=False)
 @click.option("--output", metavar="FILE", help="File to write.  [default: NAME.yaml]")
 def compile_command(name: str | None, output: str | None, **given: Any) -> None:
-    """Write the specification of the pipeline NAME, to be uploaded by hand or by other tools."""
+    """Write the specification of the pipeline NAME, which can then be uploaded."""
     config, containers = _configure(name, given)
     output = output or f"{config.name}.yaml"
     _compile(config, containers, output)
@@ -53,7 +53,7 @@ def run_command(
     name: str | None, host: str, namespace: str | None, pipeline_root: str | None, **given: Any
 ) -> None:
     """Compile the pipeline NAME and start a run of it on Kubeflow Pipelines."""
-    from pipeline import kubeflow_runner  # Imported here, because requests takes a while.
+    from pipeline import kubeflow_runner  # It is imported here, because it takes a while to load.
 
     config, containers = _configure(name, given)
     with tempfile.TemporaryDirectory() as folder:

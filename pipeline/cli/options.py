@@ -1,4 +1,4 @@
-"""The options of the commands: those that are knobs, and how help and errors show them."""
+"""The options of the commands that set knobs, and how help and errors show them."""
 
 import sys
 from dataclasses import MISSING
@@ -20,7 +20,11 @@ _GROUPS = {
 
 
 class KnobOption(click.Option):
-    """The option of a knob. Its variable is read by `configs`, as for every other runner."""
+    """The option of a knob. Its variable is read by `configs`, as for all runners.
+
+    Args:
+        knob: the knob.
+    """
 
     def __init__(self, knob: Knob):
         is_switch = isinstance(knob.kind, click.types.BoolParamType)
@@ -34,28 +38,28 @@ class KnobOption(click.Option):
             multiple=bool(knob.many),
             metavar=knob.field.metadata["metavar"],
             help=f"{knob.help}{shown}{variable}",
-            default=None,  # Not given: the named pipeline decides.
+            default=None,  # If the option is not given, the named pipeline decides.
         )
         self.group = _GROUPS[knob.section]
         self.variable = knob.variable
 
 
 class Command(click.Command):
-    """A command whose help groups the knobs, and whose bad input is one line and exit code 2."""
+    """A command with knobs in groups in its help. A UserError is one line with exit code 2."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the options, the knobs in groups by what they are about."""
+        """Writes the help of all options, in groups."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record and isinstance(parameter, click.Option):
-                groups.setdefault(getattr(parameter, "group", "Options"), []).append(record)
+                groups.setdefault(_group(parameter), []).append(record)
         for name in sorted(groups, key=lambda name: name == "Options"):
             with formatter.section(name):
                 formatter.write_dl(groups[name])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command."""
+        """Prints warnings about unknown variables and runs the command."""
         for warning in configs.unknown_variables():
             click.echo(f"Warning: {warning}", err=True)
         try:
@@ -65,12 +69,8 @@ class Command(click.Command):
             sys.exit(2)
 
     def _remedy(self, error: UserError) -> str:
-        """The options, and their variables, that set what an error is about."""
-        options = {
-            option.name: option.opts[0]
-            + (f" ({option.variable})" if getattr(option, "variable", None) else "")
-            for option in self.params
-        }
+        """Names the options and variables that set what an error is about."""
+        options = {option.name: _shown_option(option) for option in self.params}
         others = "--set {}=..." if "settings" in options else ""
         named = [options.get(name, others.format(name)) for name in error.settings]
         return f" See {', '.join(filter(None, named))}." if any(named) else ""
@@ -79,11 +79,11 @@ class Command(click.Command):
 def knob_options(
     config_class: type, only: tuple[str, ...] = (), without: tuple[str, ...] = ()
 ) -> list[click.Parameter]:
-    """The options of knobs, for `click.command(params=...)`.
+    """Makes the options of knobs, for `click.command(params=...)`.
 
     Args:
-        config_class: the dataclass with the knobs.
-        only: names of the knobs; empty: all.
+        config_class: dataclass with the knobs.
+        only: names of the knobs. If it is empty, all knobs are taken.
         without: names of knobs that are left out.
     """
     return [
@@ -91,6 +91,15 @@ def knob_options(
         for knob in configs.knobs(config_class)
         if knob.name not in without and (not only or knob.name in only)
     ]
+
+
+def _group(parameter: click.Parameter) -> str:
+    return parameter.group if isinstance(parameter, KnobOption) else "Options"
+
+
+def _shown_option(option: click.Parameter) -> str:
+    variable = option.variable if isinstance(option, KnobOption) else None
+    return option.opts[0] + (f" ({variable})" if variable else "")
 
 
 def _shown(default: Any) -> str:

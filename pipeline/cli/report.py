@@ -1,4 +1,4 @@
-"""The command `capsad report`, and what every command prints of a run's results."""
+"""The command `capsad report`, and the printing of a run's results for other commands."""
 
 import contextlib
 import os
@@ -13,12 +13,17 @@ from pipeline.cli.options import Command
 @click.command(cls=Command)
 @click.argument("run", metavar="RUN")
 def report(run: str) -> None:
-    """Show the results of RUN, a run's output folder, and where its report lies."""
+    """Show the results of RUN, the output folder of a run, and the path of its report."""
     show(results.read(os.path.abspath(run)), "report")
 
 
 def show(result: results.Results, heading: str) -> None:
-    """Prints the auROC table, the verdict and where things lie."""
+    """Prints the auROC of each score, the gates, and the paths of report, model and scores.
+
+    Args:
+        result: results of the run.
+        heading: text that is printed after the verdict.
+    """
     click.echo(f"\n  {'score':<16}auROC")
     for name, value in result.auroc.items():
         click.echo(f"  {name:<16}{value:.4f}")

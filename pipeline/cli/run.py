@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from components.data.folder import READ
 from components.training import cluster
 from models.errors import UserError
 from pipeline import configs, local_runner, results
@@ -73,6 +74,7 @@ def execute(planned: Plan) -> results.Results | None:
 def _execute(planned: Plan, to_nodes: list[str] | None) -> results.Results | None:
     with local_runner.output_folder(planned.output) as output:
         log = output / "log.txt"
+        _tell_data(planned)
         click.echo(
             f"{planned.config.name}: {planned.source.title} ({planned.source.origin}), anomaly "
             f"{', '.join(planned.classes.anomaly_names)}, detector {planned.detector.name}\n"
@@ -90,6 +92,17 @@ def _execute(planned: Plan, to_nodes: list[str] | None) -> results.Results | Non
                     raise
         except Exception as error:  # An error from a log that cannot be written comes here too.
             raise _explained(error, output, log) from error
+
+
+def _tell_data(planned: Plan) -> None:
+    """Prints what is read and what is left out, in short."""
+    read = planned.table.counts.get(READ)
+    if read is not None:
+        click.echo(f"Read {read} images of {len(planned.classes.names)} classes.")
+    for line in planned.table.lines():
+        click.echo(f"  {line}")
+    for warning in planned.warnings:
+        click.echo(f"Warning: {warning}", err=True)
 
 
 def _explained(error: Exception, output: Path, log: Path) -> Exception:

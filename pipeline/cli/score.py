@@ -10,17 +10,19 @@ from typing import TextIO
 
 import click
 
+from components.data.folder import UNREADABLE, Table, find_images
+from components.data.formats import MAX_PIXELS
 from models.errors import UserError
 from models.files import whole_file
 from pipeline.beam_args import beam_args as with_defaults
 from pipeline.cli import console
 from pipeline.cli.options import Command, knob_options
-from pipeline.configs import PipelineConfig
+from pipeline.configs import PipelineConfig, from_environment
 
 _FORMATS, _BEAM_FORMATS = ("table", "csv", "jsonl"), ("tfrecord", "parquet")
 
 
-@click.command(cls=Command, params=knob_options(PipelineConfig, only=("beam_args",)))
+@click.command(cls=Command, params=knob_options(PipelineConfig, only=("beam_args", "max_pixels")))
 @click.argument("paths", metavar="[MODEL] IMAGE...", nargs=-1)
 @click.option("--url", metavar="URL", help="http://HOST:PORT or grpc://HOST:PORT, without MODEL.")
 @click.option(
@@ -53,7 +55,9 @@ _FORMATS, _BEAM_FORMATS = ("table", "csv", "jsonl"), ("tfrecord", "parquet")
     help="File for the scores, or with --beam a new folder.  [standard output]",
 )
 @click.option("--beam", is_flag=True, help="Score by Apache Beam: any number of images.")
-def score(paths, url, model_name, timeout, alpha, format_name, output, beam, beam_args) -> None:
+def score(
+    paths, url, model_name, timeout, alpha, format_name, output, beam, beam_args, max_pixels
+) -> None:
     """Score image files, or folders of them, by a pushed model.
 
     MODEL is a run's output folder, its `serving` folder, or one version's folder; of several
@@ -83,21 +87,33 @@ def score(paths, url, model_name, timeout, alpha, format_name, output, beam, bea
     warnings.simplefilter("ignore")
     with console.noise_to(os.devnull):
         from components.serving import clients
-        from components.serving.files import find_images, score_files
+        from components.serving.files import score_files
         from components.serving.rows import FORMATS
 
         client = clients.remote(url, model_name, timeout) if url else clients.local(*model)
     progress = _Progress(sys.stderr.isatty() and (output is not None or not sys.stdout.isatty()))
-    found = _rows(score_files(client, find_images(images)), alpha, progress)
+    table = Table()
+    limit = max_pixels or from_environment(PipelineConfig).get("max_pixels", MAX_PIXELS)
+    results = score_files(client, find_images(images, table), table, limit)
+    found = _rows(results, alpha, progress)
     first = next(found, None)
     if first is None:
+        _tell_left_out(table, progress)
         raise click.ClickException(
             f"No image was scored: {progress.unreadable} unreadable file(s) in {', '.join(images)}."
         )
     with _opened(output) as file:
         FORMATS[format_name or _FORMATS[0]](itertools.chain([first], found), file)
-    if progress.unreadable:
-        progress.tell(f"{progress.scored} scored, {progress.unreadable} unreadable")
+    _tell_left_out(table, progress)
+
+
+def _tell_left_out(table, progress):
+    """Says what was left out, if anything was."""
+    for line in table.lines():
+        progress.tell(line)
+    unreadable = progress.unreadable + table.counts.get(UNREADABLE, 0)
+    if unreadable:
+        progress.tell(f"{progress.scored} scored, {unreadable} unreadable")
 
 
 def _score_by_beam(model, images, output, format_name, beam_args):
@@ -122,6 +138,8 @@ def _score_by_beam(model, images, output, format_name, beam_args):
             output_format=format_name or _BEAM_FORMATS[0],
         )
     click.echo(f"{counts.scored} images scored, {counts.dead} could not be.")
+    for outcome, count in counts.left_out.items():
+        click.echo(f"{count} files {outcome}", err=True)
 
 
 class _Progress:

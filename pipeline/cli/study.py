@@ -1,8 +1,11 @@
 """The command `capsad study`."""
 
+import math
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +14,9 @@ from pipeline import configs
 from pipeline.cli import console
 from pipeline.cli.options import Command, knob_options
 from pipeline.configs import PipelineConfig
+
+if TYPE_CHECKING:
+    from pipeline.study.cells import Cell
 
 _KNOBS = ("epochs", "batch_size", "limit_per_class", "image_size", "data_dir", "source_options")
 
@@ -44,8 +50,8 @@ _KNOBS = ("epochs", "batch_size", "limit_per_class", "image_size", "data_dir", "
     type=click.Choice(("hold-out", "open-set-6-4")),
     default="hold-out",
     show_default=True,
-    help="open-set-6-4: five fixed splits into six known and four unknown classes, on all of the "
-    "test part.",
+    help="open-set-6-4: five fixed splits into six known and four unknown classes, tested on the "
+    "whole test part.",
 )
 @click.option(
     "--output",
@@ -59,13 +65,21 @@ _KNOBS = ("epochs", "batch_size", "limit_per_class", "image_size", "data_dir", "
     "--figures", "draw", is_flag=True, help="Draw figures and tables of all results in --output."
 )
 def study(
-    name, detectors, anomalies, seeds, protocol, output, keep_training, draw, **overrides
+    name: str,
+    detectors: tuple[str, ...],
+    anomalies: tuple[str, ...],
+    seeds: tuple[int, ...],
+    protocol: str,
+    output: str,
+    keep_training: bool,
+    draw: bool,
+    **overrides: Any,
 ) -> None:
     """Compare detectors on the data set NAME: auROC by anomaly and seed, with intervals.
 
-    What is finished is never run again: the same command goes on after a kill, and other detectors,
-    anomalies or seeds add to what is there. Results are in DIR/results.csv, a row for each
-    training and score. No TFX is needed; KERAS_BACKEND chooses the backend.
+    Finished trainings are never run again. After a kill, the same command continues. Other
+    detectors, anomalies or seeds are added to the results in DIR/results.csv, which has a row for
+    each training and score. TFX is not needed. KERAS_BACKEND chooses the backend.
 
         capsad study mnist --detector capsnet --detector vae --anomaly 9 --anomaly 0,3,5 --epochs 2
     """
@@ -88,7 +102,7 @@ def study(
         raise UserError(" ".join(problems) + " The same command runs what is missing.")
 
 
-def _run(cells, output, keep_training):
+def _run(cells: Sequence["Cell"], output: Path, keep_training: bool) -> list[str]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from pipeline.study import results
@@ -102,9 +116,9 @@ def _run(cells, output, keep_training):
     )
     with console.noise_to(str(output / "log.txt")), Progress(*columns) as display:
         task = display.add_task("", total=len(cells), left="")
-        finished = []
+        finished: list[dict[str, Any]] = []
 
-        def progress(cell, done, part):
+        def progress(cell: "Cell", done: int, part: float) -> None:
             nonlocal finished
             if part == 0:
                 finished = results.read(output)
@@ -123,20 +137,20 @@ def _run(cells, output, keep_training):
 
 
 def _duration(seconds: float) -> str:
-    if seconds != seconds:  # NaN: nothing to judge by
+    if math.isnan(seconds):  # Nothing is known before the first cell is finished.
         return ""
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min left" if minutes >= 60 else f"{minutes} min left"
 
 
-def _show(cells, output):
-    """Mean auROC over the study's own cells."""
+def _show(cells: Sequence["Cell"], output: Path) -> None:
+    """Prints the mean auROC of each detector and score over the cells of this study."""
     import numpy as np
 
     from pipeline.study import results
 
     names = {cell.name for cell in cells}
-    values = {}
+    values: dict[tuple[str, str], list[float]] = {}
     for result in results.read(output):
         if result["cell"] in names:
             for score, measured in result["scores"].items():

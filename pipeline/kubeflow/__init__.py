@@ -1,1 +1,1 @@
-"""What runs inside the containers of Kubeflow Pipelines."""
+"""The code that runs inside the containers of Kubeflow Pipelines."""

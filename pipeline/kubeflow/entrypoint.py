@@ -1,9 +1,10 @@
-"""What the containers run: TFX's executors, on files of the container.
+"""Runs TFX's executors in the containers, on files of the container.
 
-Around a container's command Kubeflow copies artifacts between the object store and a path that
-follows from the URI; on Vertex AI the bucket is mounted there. TFX's own entry point does not know
-these paths. It also wants the type of each input artifact, which the open-source backend leaves
-empty; the component's specification, given on the command line, has it.
+Before and after the command of a container, Kubeflow copies artifacts between the object store and
+a path that follows from the URI. On Vertex AI, the bucket is mounted at this path. TFX's own entry
+point does not know these paths. It also needs the type of each input artifact, which the
+open-source backend leaves empty. The specification of the component, which is given on the command
+line, has the types.
 """
 
 import argparse
@@ -14,13 +15,13 @@ from typing import Any
 
 from models.files import write_whole
 
-# Scheme of an URI -> where Kubeflow puts it, after `LocalPathForURI` in its launcher.
+# Scheme of a URI -> folder in the container, as in `LocalPathForURI` of Kubeflow's launcher.
 _LOCAL = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
 _INVOCATION = "json_serialized_invocation_args"
 
 
 def local_path(uri: str) -> str:
-    """The path in the container that stands for `uri`; a path stands for itself."""
+    """Returns the path in the container that stands for `uri`. A path stands for itself."""
     for scheme, root in _LOCAL.items():
         if uri.startswith(scheme):
             return root + uri.removeprefix(scheme)
@@ -28,14 +29,14 @@ def local_path(uri: str) -> str:
 
 
 def localize(invocation: dict[str, Any], inputs_spec: dict[str, Any]) -> dict[str, str]:
-    """Makes an ExecutorInput, as JSON, one that TFX can run, in place.
+    """Changes an ExecutorInput in place, so that TFX can run it.
 
     Args:
-        invocation: the ExecutorInput.
-        inputs_spec: the component's ComponentInputsSpec, as JSON.
+        invocation: the ExecutorInput, as JSON.
+        inputs_spec: the ComponentInputsSpec of the component, as JSON.
 
     Returns:
-        Local path -> URI, of all artifacts.
+        Local path -> URI, for all artifacts.
     """
     declared = inputs_spec.get("artifacts", {})
     for name, artifact in _artifacts(invocation.get("inputs", {})):
@@ -59,11 +60,11 @@ def _artifacts(side: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def main() -> None:
-    """Runs the executor that the command line names and gives its output in URIs again."""
+    """Runs the executor that the command line names, and writes its output with URIs."""
     from tfx.orchestration.kubeflow.v2 import compiler_utils
     from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor as tfx_entrypoint
 
-    # A type of our own, which TFX looks for here.
+    # TFX looks for the class of our own artifact type in this dict.
     compiler_utils.TITLE_TO_CLASS_PATH["capsad.Report"] = (
         "components.evaluation.report.component.ReportArtifact"
     )
@@ -75,7 +76,7 @@ def main() -> None:
     uris = localize(invocation, json.loads(arguments.json_serialized_inputs_spec_args))
     setattr(arguments, _INVOCATION, json.dumps(invocation))
     for _, artifact in _artifacts(invocation["outputs"]):
-        os.makedirs(artifact["uri"], exist_ok=True)  # TFX's other runners do so
+        os.makedirs(artifact["uri"], exist_ok=True)  # TFX's other runners do this, too.
     tfx_entrypoint.main((arguments, beam_arguments))
 
     output_file = invocation["outputs"]["outputFile"]

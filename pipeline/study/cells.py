@@ -14,8 +14,8 @@ from pipeline.plan import Plan, find_source, plan
 
 HOLD_OUT = "hold-out"
 OPEN_SET = "open-set-6-4"
-# The five splits of Neal et al. 2018, Open set learning with counterfactual images, ECCV, as the
-# field repeats them: six known classes, the other four unknown, the whole test part.
+# The five splits of Neal et al. 2018, Open set learning with counterfactual images, ECCV, which
+# other papers use, too: six known classes, four unknown classes, and the whole test part.
 KNOWN = ("245983", "326940", "583246", "378405", "634982")
 
 
@@ -28,7 +28,7 @@ class Cell:
 
     @property
     def config(self) -> PipelineConfig:
-        """What is run."""
+        """Configuration of the cell."""
         return self.plan.config
 
     @property
@@ -38,7 +38,7 @@ class Cell:
 
     @cached_property
     def name(self) -> str:
-        """Name of the cell's folder: readable, and unique for all that results depend on."""
+        """Name of the cell's folder, which is different for all that results depend on."""
         data, detector = self.config.data, self.plan.detector
         parts = {
             "source": data.source_name,
@@ -57,7 +57,7 @@ class Cell:
 
     @cached_property
     def passes(self) -> int:
-        """Images times epochs of the training; `eval` and `calibration` are counted too."""
+        """Number of images times epochs. Images of `eval` and `calibration` are counted, too."""
         counts = np.bincount(self.plan.assignment.labels["train"])
         counts = np.delete(counts, self.plan.classes.anomaly)
         counts = counts.clip(max=self.config.data.limit_per_class or counts.max())
@@ -71,23 +71,23 @@ def make_cells(
     seeds: Sequence[int],
     protocol: str = HOLD_OUT,
 ) -> list[Cell]:
-    """All combinations, checked as far as possible before anything is trained.
+    """Makes a cell for each combination, and checks them before anything is trained.
 
     Args:
         config: configuration of the data set.
         detector_names: names of detectors.
-        anomalies: lists of classes with commas between them; none: those of the protocol, which
-            holds out each class in turn.
+        anomalies: lists of classes with commas between them. If there are none, the protocol
+            chooses the anomalies: `HOLD_OUT` takes each class in turn.
         seeds: seeds of splits and training.
         protocol: `HOLD_OUT` or `OPEN_SET`.
 
     Raises:
-        UserError: if data is missing or a combination is not possible.
+        UserError: if data is missing, or if a combination is not possible.
     """
     source = find_source(config)
     if protocol == OPEN_SET:
         if anomalies:
-            raise UserError(f"The protocol {OPEN_SET} chooses the classes: name none.", "anomalies")
+            raise UserError(f"The protocol {OPEN_SET} chooses the classes: give none.", "anomalies")
         if len(source.class_names) != 10:
             raise UserError(f"The protocol {OPEN_SET} needs a data set of ten classes.")
         anomalies = [",".join(sorted(set("0123456789") - set(known))) for known in KNOWN]
@@ -102,7 +102,7 @@ def make_cells(
 
 
 def backend_name() -> str:
-    """Name of Keras's backend."""
-    import keras  # Imported here, because Keras takes seconds to load.
+    """Returns the name of Keras's backend."""
+    import keras  # Keras is imported here, because it takes seconds to load.
 
     return keras.backend.backend()

@@ -1,10 +1,11 @@
-"""Tables and figures of studies, from their kept results alone."""
+"""Makes the tables and figures of studies from their stored results."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from components.evaluation.report import figures
 from models import detectors, metrics
@@ -23,13 +24,16 @@ _COSTS = {
 
 
 def write(results: Sequence[Result], output: Path) -> Path:
-    """Writes `results.md` and `figures/*.png` for all results, and gives the former's path.
+    """Writes `results.md` and `figures/*.png` for all results.
 
-    One section for each data set, protocol and budget.
+    There is one section for each data set, protocol and budget.
 
     Args:
         results: finished cells, as `results.read` gives them.
-        output: the studies' folder, which holds the cells.
+        output: folder of the studies, which holds the cells.
+
+    Returns:
+        Path of `results.md`.
     """
     folder = output / "figures"
     folder.mkdir(exist_ok=True)
@@ -64,7 +68,10 @@ def write(results: Sequence[Result], output: Path) -> Path:
 
 
 def columns(results: Iterable[Result]) -> list[tuple[str, str]]:
-    """(detector, score): every raw score of the capsule networks, of others the calibrated one."""
+    """Lists the pairs (detector, score) that are compared.
+
+    These are all raw scores of capsule networks, and the calibrated score of each other detector.
+    """
     found = {result["detector"] for result in results}
     chosen = []
     for name in (name for name in detectors.names() if name in found):
@@ -75,9 +82,10 @@ def columns(results: Iterable[Result]) -> list[tuple[str, str]]:
 
 
 def measure(results: Iterable[Result], detector: str, score: str) -> tuple[float, float]:
-    """The auROC and its spread: mean, deviation over seeds; of one run, half DeLong's 95 %.
+    """Computes the auROC of a method and its spread.
 
-    NaN where there is no result.
+    For several seeds, these are mean and standard deviation. For one seed, the spread is half of
+    the 95 % confidence interval of DeLong. Both are NaN if there is no result.
     """
     runs = [
         result["scores"][score]
@@ -92,8 +100,11 @@ def measure(results: Iterable[Result], detector: str, score: str) -> tuple[float
     return areas[0], (runs[0]["auroc_high"] - runs[0]["auroc_low"]) / 2
 
 
-def _table(group) -> list[str]:
-    """Markdown: a row an anomaly, the best of each in bold, and the mean of the rows above."""
+def _table(group: Sequence[Result]) -> list[str]:
+    """Makes a Markdown table with a row for each anomaly, and the mean of these rows.
+
+    The best method of each row is bold.
+    """
     methods = columns(group)
     lines = [
         "| anomaly | " + " | ".join(f"{detector} `{score}`" for detector, score in methods) + " |",
@@ -117,8 +128,8 @@ def _table(group) -> list[str]:
     return [*lines, "| mean ± deviation of the rows | " + " | ".join(cells) + " |"]
 
 
-def _costs(group) -> list[str]:
-    """Markdown: a row a detector, of what `_COSTS` says, the means of its cells."""
+def _costs(group: Sequence[Result]) -> list[str]:
+    """Makes a Markdown table with a row for each detector: the means of `_COSTS` of its cells."""
     lines = [f"| detector | {' | '.join(_COSTS.values())} |", "|---|" + "---:|" * len(_COSTS)]
     for (detector,), results in _grouped(group, "detector").items():
         means = [np.mean([result[key] for result in results]) for key in _COSTS]
@@ -128,11 +139,11 @@ def _costs(group) -> list[str]:
     return lines
 
 
-def _bold(value, values):
+def _bold(value: float, values: Sequence[float] | np.ndarray) -> str:
     return f"**{value:.3f}**" if value == np.nanmax(values) else f"{value:.3f}"
 
 
-def _bars(group):
+def _bars(group: Sequence[Result]) -> Figure:
     anomalies = _grouped(group, "anomaly")
     return figures.bar_figure(
         [anomaly for (anomaly,) in anomalies],
@@ -143,7 +154,7 @@ def _bars(group):
     )
 
 
-def _roc(result, output):
+def _roc(result: Result, output: Path) -> Figure:
     with np.load(output / "cells" / result["cell"] / "scores.npz") as kept:
         curves = {
             score: metrics.roc_curve(anomalousness(score, kept[score]), kept["is_anomaly"])
@@ -153,7 +164,7 @@ def _roc(result, output):
     return figures.roc_figure(curves, {score: result["scores"][score]["auroc"] for score in curves})
 
 
-def _reconstructions(result, output):
+def _reconstructions(result: Result, output: Path) -> Figure:
     with np.load(output / "cells" / result["cell"] / "examples.npz") as kept:
         captions = [
             f"{text}\n{'anomaly' if is_anomaly else 'normal'}"
@@ -162,21 +173,21 @@ def _reconstructions(result, output):
         return figures.reconstruction_figure(kept["images"], kept["reconstructions"], captions)
 
 
-def _capsnets(results):
+def _capsnets(results: Iterable[Result]) -> list[Result]:
     return [result for result in results if result["detector"] == "capsnet"]
 
 
-def _grouped(results, *keys) -> dict[tuple, list[Result]]:
-    """Results by the values of `keys`, single classes before sets of them."""
-    groups = {}
+def _grouped(results: Iterable[Result], *keys: str) -> dict[tuple, list[Result]]:
+    """Groups results by the values of `keys`. Single classes come before sets of classes."""
+    groups: dict[tuple, list[Result]] = {}
     for result in results:
         groups.setdefault(tuple(result[key] for key in keys), []).append(result)
     return dict(sorted(groups.items(), key=lambda item: (str(item[0]).count(","), str(item[0]))))
 
 
-def _safe(name):
+def _safe(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name)
 
 
-def _save(path, figure):
+def _save(path: Path, figure: Figure) -> None:
     write_whole(path, figures.png(figure))

@@ -1,4 +1,4 @@
-"""The results of studies in one folder: `results.csv` has a row for each cell and score."""
+"""Reads the results of the studies in one folder, and writes them into `results.csv`."""
 
 import csv
 import io
@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
-from models.files import write_whole
+from models.files import spreadsheet_safe, write_whole
 from pipeline.study.cells import Cell
 
 _KEYS = ("data_set", "protocol", "anomaly", "detector", "seed")
 
 
 def read(output: Path) -> list[dict[str, Any]]:
-    """The finished cells in `output`: their `result.json` and, under `cell`, their names.
+    """Reads the finished cells in `output`.
+
+    Returns:
+        The `result.json` of each cell, and its name under the key `cell`.
 
     Raises:
         UserError: if a file is broken.
@@ -31,7 +34,7 @@ def read(output: Path) -> list[dict[str, Any]]:
 
 
 def write_table(output: Path) -> None:
-    """Writes `results.csv`, a row for each finished cell and score."""
+    """Writes `results.csv`, which has a row for each finished cell and score."""
     table = []
     for result in read(output):
         values = {key: value for key, value in result.items() if not isinstance(value, dict)}
@@ -40,17 +43,26 @@ def write_table(output: Path) -> None:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, table[0].keys())
     writer.writeheader()
-    writer.writerows(table)
+    writer.writerows({name: spreadsheet_safe(cell) for name, cell in row.items()} for row in table)
     write_whole(output / "results.csv", text.getvalue())
 
 
 def seconds_left(cells: Sequence[Cell], part: float, finished: Sequence[dict[str, Any]]) -> float:
-    """Expected seconds of `cells`, of whose first a `part` is done; NaN before any is finished.
+    """Estimates the seconds that `cells` still take.
 
-    It follows from the seconds an image took in finished cells of the same detector, or of all.
+    The estimate is based on the seconds for each image in finished cells of the same detector. If
+    there are none, it is based on all finished cells.
+
+    Args:
+        cells: cells that are not finished.
+        part: part of the first cell that is done, in [0, 1].
+        finished: finished cells, as `read` gives them.
+
+    Returns:
+        The number of seconds, or NaN if no cell is finished.
     """
 
-    def rate(results):
+    def rate(results: Sequence[dict[str, Any]]) -> float:
         passes = sum(result["epochs"] * result["images"] for result in results)
         return sum(result["seconds"] for result in results) / passes if passes else math.nan
 

@@ -1,7 +1,7 @@
-"""Runs the cells of a study by the library alone: no TFX, any Keras backend.
+"""Runs the cells of a study with the library alone, without TFX, on any Keras backend.
 
-A cell's folder in `<output>/cells` holds `result.json` and `scores.npz` and appears whole; a
-training that was killed goes on.
+The folder of a cell in `<output>/cells` holds `result.json` and `scores.npz`, and appears only when
+it is complete. A training that was killed continues after its last complete epoch.
 """
 
 import dataclasses
@@ -9,9 +9,10 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,7 +27,10 @@ from pipeline import machine
 from pipeline.study.cells import Cell, backend_name
 from pipeline.study.results import write_table
 
-_EXAMPLES = 10  # images of each kind kept with their reconstructions
+if TYPE_CHECKING:  # Keras is loaded only when a cell is run.
+    import keras
+
+_EXAMPLES = 10  # number of images of each kind that are stored with their reconstructions
 _BATCH_SIZE = 100
 
 
@@ -39,15 +43,15 @@ def run(
     """Runs the cells that are not finished, and keeps `results.csv` up to date.
 
     Args:
-        cells: what to run.
+        cells: cells that are run.
         output: folder of all studies that share results.
-        progress: called with the cell in training, the number of finished cells and the part of
-            this one's training that is done, in [0, 1].
-        keep_training: keep each cell's state of training: if its results are deleted it is scored
-            again without being trained again.
+        progress: function of the cell in training, the number of finished cells, and the part of
+            the training that is done, in [0, 1].
+        keep_training: whether to keep the state of training of each cell. If the results of a cell
+            are deleted, it is then scored again without training.
 
     Returns:
-        For each cell that failed or that another study is running, a sentence that says so.
+        A sentence for each cell that failed, or that another study is running.
     """
     problems = []
     for done, cell in enumerate(cells):
@@ -74,7 +78,7 @@ def run(
     return problems
 
 
-def _run_cell(cell, folder, training, progress):
+def _run_cell(cell: Cell, folder: Path, training: Path, progress: Callable[[float], None]) -> None:
     detector = cell.plan.detector
     splits = cell.plan.load_splits()
     train, validation, test = (splits[name] for name in ("train", "eval", "test"))
@@ -86,11 +90,12 @@ def _run_cell(cell, folder, training, progress):
         calibration=splits["calibration"].images,
         callbacks=(_report_epochs(progress, detector.epochs),),
     )
-    scorer.predict(test.images[:_BATCH_SIZE], batch_size=_BATCH_SIZE, verbose=0)  # compiles
+    scorer.predict(test.images[:_BATCH_SIZE], batch_size=_BATCH_SIZE, verbose=0)  # This compiles.
     started = time.monotonic()
     outputs = scorer.predict(test.images, batch_size=_BATCH_SIZE, verbose=0)
     scoring = time.monotonic() - started
 
+    scores = _measures([*detector.scores, ANOMALY_SCORE], outputs, test)
     result = {
         "data_set": cell.config.data.source_name,
         "protocol": cell.protocol,
@@ -109,36 +114,38 @@ def _run_cell(cell, folder, training, progress):
         "backend": backend_name(),
         "versions": machine.versions(),
         "history": detector.history,
-        "scores": _measures([*detector.scores, ANOMALY_SCORE], outputs, test),
+        "scores": scores,
     }
     with whole_folder(folder) as incoming:
         np.savez_compressed(
             incoming / "scores.npz",
             is_anomaly=test.labels == ANOMALY_LABEL,
             ids=test.ids,
-            **{name: outputs[name] for name in result["scores"]},
+            **{name: outputs[name] for name in scores},
         )
         if "reconstruction" in outputs:
             np.savez_compressed(incoming / "examples.npz", **_examples(outputs, test))
         (incoming / "result.json").write_text(json.dumps(result, indent=1))
 
 
-def _report_epochs(progress, epochs):
+def _report_epochs(progress: Callable[[float], None], epochs: int) -> "keras.callbacks.Callback":
     import keras
 
     class Report(keras.callbacks.Callback):
         epoch = 0
 
-        def on_epoch_begin(self, epoch, logs=None):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self.epoch = epoch
 
-        def on_train_batch_end(self, batch, logs=None):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             progress((self.epoch + (batch + 1) / self.params["steps"]) / epochs)
 
     return Report()
 
 
-def _measures(names, outputs, test: Split) -> dict[str, dict[str, float]]:
+def _measures(
+    names: Sequence[str], outputs: Mapping[str, np.ndarray], test: Split
+) -> dict[str, dict[str, float]]:
     is_anomaly = test.labels == ANOMALY_LABEL
     measured = {}
     for name in names:
@@ -154,14 +161,14 @@ def _measures(names, outputs, test: Split) -> dict[str, dict[str, float]]:
     return measured
 
 
-def _accuracy(outputs, test: Split) -> float:
+def _accuracy(outputs: Mapping[str, np.ndarray], test: Split) -> float:
     normal = test.labels != ANOMALY_LABEL
     predicted = outputs["class_probabilities"].argmax(axis=-1)
     return float((predicted == test.labels)[normal].mean())
 
 
-def _examples(outputs, test: Split) -> dict[str, np.ndarray]:
-    """Some normal images and anomalies, in turn of their classes, with their reconstructions."""
+def _examples(outputs: Mapping[str, np.ndarray], test: Split) -> dict[str, np.ndarray]:
+    """Returns some normal images and anomalies of all classes, with their reconstructions."""
     is_anomaly = test.labels == ANOMALY_LABEL
     chosen = np.concatenate(
         [first_of_each(test.texts, kind, _EXAMPLES) for kind in (~is_anomaly, is_anomaly)]

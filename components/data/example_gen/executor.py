@@ -16,13 +16,16 @@ from tfx.types import artifact_utils
 
 from components.data import sources
 from components.data.examples import make_example
-from components.data.protocol import SPLITS, UNUSED, Assignment, Classes, hold_out
+from components.data.index import HeldOut
+from components.data.pixels import UnreadableImage
+from components.data.protocol import SPLITS, UNUSED, Classes, hold_out
 from components.data.remote import local_copy
-from components.data.sources.base import Source, UnreadableImage
+from components.data.sources.base import Source
 from components.data.splits import identity, too_many_unreadable
+from models.errors import UserError
 
 # Images read by one worker at a time: the unit of parallelism and of memory.
-SHARD_SIZE = 4096
+SHARD_SIZE = 512
 _UNREADABLE = "unreadable"
 
 
@@ -38,14 +41,16 @@ class Shard(NamedTuple):
 class ReadShard(beam.DoFn):
     """Reads a shard's images and gives each as an Example, tagged with its split."""
 
-    def __init__(self, source: Source, classes: Classes):
+    def __init__(self, source: Source, classes: Classes, image_size: tuple[int, int]):
         self._source = source
         self._classes = classes
+        self._image_size = image_size
 
     def process(self, shard: Shard) -> Iterator[beam.pvalue.TaggedOutput]:
         """Skips images without a split; names those that cannot be decoded."""
         labels = self._classes.labels(shard.classes)
-        images = self._source.read(shard.part, shard.start, shard.start + len(labels))
+        stop = shard.start + len(labels)
+        images = self._source.read(shard.part, shard.start, stop, self._image_size)
         for offset, image in enumerate(images):
             if shard.splits[offset] == UNUSED:
                 continue
@@ -66,11 +71,12 @@ class Executor(BaseExampleGenExecutor):
     """Writes the four splits of the hold-out protocol.
 
     The custom config holds `source`, `data_dir` and `source_options`, as for `sources.get`, but
-    `data_dir` may be a URI; `anomaly`, the indices of the anomalous classes; `assignment`, the
-    path of an `Assignment`, or nothing where the launching machine's files are not seen;
-    `hold_out`, the keyword arguments of `protocol.hold_out`, which makes the same assignment; and
-    `max_unreadable`, the number of images that may be skipped. The digest of the code (`digest`)
-    and that of the data (`fingerprint`) are only for the cache.
+    `data_dir` may be a URI; `image_size`, to which images are resized; `anomaly`, the indices of
+    the anomalous classes; `held_out`, the path of a saved `HeldOut`, or nothing where the
+    launching machine's files are not seen; `hold_out`, the keyword arguments of
+    `protocol.hold_out`, which assigns the images in the same way; `fingerprint`, of the index;
+    and `max_unreadable`, the number of images that may be skipped. The `digest` of the code is
+    only for the cache.
     """
 
     def GetInputSourceToExamplePTransform(self) -> beam.PTransform:  # noqa: N802
@@ -82,19 +88,22 @@ class Executor(BaseExampleGenExecutor):
     ) -> dict[str, beam.pvalue.PCollection]:
         """Split -> Examples."""
         config = _config(exec_properties)
-        source = sources.get(config["source"], self._data_dir, **config["source_options"])
-        classes = Classes(source.class_names, tuple(map(int, config["anomaly"])))
-        assignment = _assignment(config, source, classes)
+        options = _whole_numbers(config["source_options"])
+        source = sources.get(config["source"], self._data_dir, **options)
+        held_out = _held_out(config, source)
+        classes = Classes(held_out.index.class_names, tuple(map(int, config["anomaly"])))
+        image_size = tuple(map(int, config["image_size"]))
         shards = [
-            Shard(part, start, values[start:][:SHARD_SIZE], splits[start:][:SHARD_SIZE])
-            for part, values in assignment.labels.items()
-            for splits in [assignment.splits[part]]
-            for start in range(0, len(values), SHARD_SIZE)
+            Shard(name, start, part.labels[start:][:SHARD_SIZE], splits[start:][:SHARD_SIZE])
+            for name, part in held_out.index.parts.items()
+            for splits in [held_out.splits[name]]
+            for start in range(0, len(part.labels), SHARD_SIZE)
         ]
         outputs = (
             pipeline
             | "Shards" >> beam.Create(shards, reshuffle=True)
-            | "Read" >> beam.ParDo(ReadShard(source, classes)).with_outputs(_UNREADABLE, *SPLITS)
+            | "Read"
+            >> beam.ParDo(ReadShard(source, classes, image_size)).with_outputs(_UNREADABLE, *SPLITS)
         )
         _ = (
             outputs[_UNREADABLE]
@@ -123,11 +132,20 @@ class Executor(BaseExampleGenExecutor):
         logging.warning("Skipped %d images that cannot be decoded: %s", len(unreadable), unreadable)
 
 
-def _assignment(config, source, classes) -> Assignment:
-    if config["assignment"]:
-        return Assignment.load(config["assignment"])
-    labels, protocol = source.labels(), _whole_numbers(config["hold_out"])
-    return Assignment(labels, hold_out(labels, classes.names, classes.anomaly, **protocol))
+def _held_out(config, source) -> HeldOut:
+    """The plan's assignment, or where it cannot be seen the same one, made anew."""
+    if config["held_out"]:
+        held_out = HeldOut.load(config["held_out"])
+        source.adopt(held_out.index)
+        return held_out
+    index = source.index()
+    if index.fingerprint != config["fingerprint"]:
+        raise UserError(
+            f"The data in {source.folder} is not the data that this run was planned with: plan it "
+            "again where the same files are seen."
+        )
+    anomaly = tuple(map(int, config["anomaly"]))
+    return hold_out(index, anomaly, **_whole_numbers(config["hold_out"]))
 
 
 def _config(exec_properties) -> dict[str, Any]:

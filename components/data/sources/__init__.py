@@ -1,6 +1,7 @@
 """Where images come from: one source a file, all behind the interface of `base`."""
 
 import difflib
+from typing import Any
 
 from components.data.sources import tfds
 from components.data.sources.base import Source
@@ -36,7 +37,7 @@ def describe(name: str) -> type[Source]:
     return _SOURCES[name]
 
 
-def find(name: str, data_dir: str | None = None, **options: str) -> Source | None:
+def find(name: str, data_dir: str | None = None, **options: Any) -> Source | None:
     """The source `name` where it lies on this machine; `None` if it does not.
 
     Args:
@@ -50,7 +51,7 @@ def find(name: str, data_dir: str | None = None, **options: str) -> Source | Non
     source = describe(name)
     for option, value in options.items():
         allowed = source.options.get(option)
-        if allowed is None or value not in allowed:
+        if allowed is None or (allowed and value not in allowed):
             known = "; ".join(f"{key}: {', '.join(of)}" for key, of in source.options.items())
             raise UserError(
                 f"The source '{name}' has no option {option}={value}: there are {known or 'none'}."
@@ -58,7 +59,7 @@ def find(name: str, data_dir: str | None = None, **options: str) -> Source | Non
     return source.find(data_dir, **options)
 
 
-def get(name: str, data_dir: str | None = None, **options: str) -> Source:
+def get(name: str, data_dir: str | None = None, **options: Any) -> Source:
     """Likewise, but what is not on this machine is downloaded by TFDS, if TFDS has it.
 
     Raises:

@@ -1,19 +1,16 @@
 """The interface of a source."""
 
 import abc
+import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class UnreadableImage:
-    """Stands for an image that cannot be decoded."""
-
-    path: str
-    reason: str
+from components.data.folder import Table
+from components.data.formats import WHITE
+from components.data.index import Index, Part
+from components.data.pixels import Stored, UnreadableImage, to_pixels
 
 
 class Source(abc.ABC):
@@ -22,17 +19,16 @@ class Source(abc.ABC):
     It pickles to its settings and file names, so that Beam workers read it in parallel.
 
     Attributes:
-        name: of the data set, as in `sources.get`.
+        name: name of the data set, as in `sources.get`.
         title: one line on what it is.
         licence: one line.
         how_to_get: one line for those who do not have it.
-        options: keyword arguments of `find` -> values allowed.
+        options: keyword arguments of `find` -> values allowed; empty: whatever has the type.
         origin: in what form it was found, such as "idx files".
         folder: absolute folder of the files.
-        pattern: glob relative to `folder` that matches the files read.
         class_names: names of the classes, in the order of their indices.
         channels: 1 or 3.
-        image_shape: height and width of every image; `None` if they vary.
+        white: grey value of 16-bit grey images that becomes 255.
     """
 
     name: ClassVar[str]
@@ -43,10 +39,19 @@ class Source(abc.ABC):
 
     origin: str
     folder: str
-    pattern: str
     class_names: tuple[str, ...]
     channels: int
-    image_shape: tuple[int, int] | None
+    white: int = WHITE
+
+    @property
+    def table(self) -> Table:
+        """What became of the files of a folder; empty where files hold many images."""
+        return Table()
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about the data that the user must know."""
+        return []
 
     @classmethod
     @abc.abstractmethod
@@ -72,11 +77,12 @@ class Source(abc.ABC):
         """
 
     @abc.abstractmethod
-    def read(self, part: str, start: int, stop: int) -> Iterator[np.ndarray | UnreadableImage]:
-        """Images `start` to `stop` of a part, in the order of `labels`, in constant memory.
+    def stored(self, part: str, start: int, stop: int) -> Iterator[Stored]:
+        """Images `start` to `stop` of a part as they are stored, in constant memory.
 
         Yields:
-            uint8, shape (H, W, channels); or what stands for an image that cannot be decoded.
+            uint8 array, shape (H, W, channels); or the content of an image file; or what stands
+            for an image that cannot be read.
 
         Raises:
             UserError: if a file is missing or broken.
@@ -89,3 +95,45 @@ class Source(abc.ABC):
         Raises:
             UserError: naming the first file that is broken.
         """
+
+    def read(
+        self, part: str, start: int, stop: int, image_size: tuple[int, int] | None = None
+    ) -> Iterator[np.ndarray | UnreadableImage]:
+        """Images `start` to `stop` of a part, in the order of `labels`, in constant memory.
+
+        Args:
+            part: name of the part.
+            start: place of the first image.
+            stop: place behind the last one.
+            image_size: height and width to which the images are resized; `None`: as they are.
+
+        Yields:
+            uint8, shape (H, W, channels); or what stands for an image that cannot be decoded.
+
+        Raises:
+            UserError: if a file is missing or broken.
+        """
+        images = self.stored(part, start, stop)
+        yield from to_pixels(images, image_size, self.channels, self.white)
+
+    def index(self) -> Index:
+        """Labels and digests of all images; reads every image once.
+
+        Raises:
+            UserError: if a file is missing or broken.
+        """
+        parts = {}
+        for name, labels in self.labels().items():
+            images = self.stored(name, 0, len(labels))
+            digests = [hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images]
+            parts[name] = Part.of(labels, digests, groups=self.groups(name))
+        return Index(self.class_names, self.channels, self.white, parts)
+
+    def groups(self, part: str) -> np.ndarray | None:
+        """Groups of images that must go into one split, int (N,); `None`: there are none."""
+        del part
+        return None
+
+    def adopt(self, index: Index) -> None:
+        """Takes what an earlier look at the data found, so that it is not looked at again."""
+        del index

@@ -33,10 +33,8 @@ class Digits(Source):
     licence = "CC BY 4.0 (UCI Optical Recognition of Handwritten Digits, test part)"
     how_to_get = "Install scikit-learn: they are part of it."
     origin = "scikit-learn"
-    pattern = _FILE
     class_names = tuple("0123456789")
     channels = 1
-    image_shape = (_SIDE, _SIDE)
 
     def __init__(self, folder: str):
         self.folder = str(Path(folder).absolute())
@@ -61,7 +59,7 @@ class Digits(Source):
         """`train` -> labels, int64, shape (1797,)."""
         return {"train": self._table[:, -1]}
 
-    def read(self, part: str, start: int, stop: int) -> Iterator[np.ndarray]:
+    def stored(self, part: str, start: int, stop: int) -> Iterator[np.ndarray]:
         """Images `start` to `stop`, uint8, shape (8, 8, 1)."""
         del part
         rows = self._table[start:stop, :-1]

@@ -64,10 +64,10 @@ class FileSource(Source):
         return True
 
     @classmethod
-    def tfds_keys(cls, **options: str) -> tuple[str, str]:
-        """Names of the features that hold image and label in TFDS."""
+    def tfds_keys(cls, **options: str) -> tuple[str, str, str | None]:
+        """Names of TFDS's features of the image, of its label and, if any, of its group."""
         del options
-        return "image", "label"
+        return "image", "label", None
 
     def path(self, file: str) -> str:
         """Path of one of `files`: the plain one if there, else the gzipped one."""

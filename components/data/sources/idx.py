@@ -44,7 +44,6 @@ class IdxSource(FileSource):
         for kind in ("images-idx3", "labels-idx1")
     )
     origin = "idx files"
-    pattern = "*-idx?-ubyte*"
     channels = 1
     checksums: ClassVar[dict[str, str]]
 
@@ -78,7 +77,7 @@ class IdxSource(FileSource):
         """Part -> labels, int64, shape (N,)."""
         return {part: self._labels(part) for part in _PARTS}
 
-    def read(self, part: str, start: int, stop: int) -> Iterator[np.ndarray]:
+    def stored(self, part: str, start: int, stop: int) -> Iterator[np.ndarray]:
         """Images `start` to `stop`, uint8, shape (H, W, 1)."""
         for image in self._images(part).items(start, stop):
             yield image[..., None]

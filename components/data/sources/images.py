@@ -1,108 +1,306 @@
 """A folder of class folders of images."""
 
+import contextlib
+import hashlib
+import json
+import os
+import time
+import unicodedata
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
-from components.data.folder import is_image, walk
-from components.data.sources.base import Source, UnreadableImage
+from components.data.folder import (
+    BESIDE,
+    DEEP_COLOUR,
+    HIDDEN,
+    READ,
+    ROTATED,
+    UNREADABLE,
+    Table,
+    printable,
+    read_file,
+    walk,
+)
+from components.data.formats import (
+    MAX_PIXELS,
+    WHITE,
+    Info,
+    UnreadableError,
+    read_info,
+    to_decodable,
+)
+from components.data.index import Index, Part
+from components.data.pixels import EncodedImage, Stored, UnreadableImage
+from components.data.sources.base import Source
 from models.errors import UserError
+from models.files import write_whole
 
-_GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
-_PARTS = ("train", "test")
+_TRAIN, _TEST = "train", "test"
+_EXAMPLE = "such as FOLDER/good/1.png and FOLDER/scratched/1.png"
+# A file that changed this shortly before it was looked at may change again at the same time stamp.
+_SETTLED_NS = 2_000_000_000
 
 
 class Images(Source):
-    """PNG and JPEG images, grey or colour, of any sizes: `FOLDER/CLASS/image.png`.
+    """Images in class folders, grey or colour, of any sizes: `FOLDER/CLASS/image.png`.
 
-    With `FOLDER/train/CLASS/...` and `FOLDER/test/CLASS/...` the parts are as given; a class that
-    stands in `test` alone can only be an anomaly. Grey images beside coloured ones become colour.
-    Images are taken as they are stored, as in serving: EXIF rotation is not applied.
+    JPEG, PNG, GIF (the first frame), BMP, WebP and TIFF (the first page) are told by their
+    content. Deeper folders belong to the class. With `FOLDER/train/CLASS/...` and
+    `FOLDER/test/CLASS/...` the parts are as given; a class that stands in `test` alone can only be
+    an anomaly. Grey images beside coloured ones become colour. Images are taken as they are
+    stored, as in serving: a rotation in an EXIF note is not applied, but counted.
+
+    Args:
+        folder: the folder.
+        max_pixels: largest number of pixels of an image.
     """
 
     name = "images"
-    title = "Images: a folder of class folders of PNG or JPEG images, of any size, grey or colour"
+    title = "Images: a folder of class folders of images, of any size, grey or colour"
     licence = "yours"
-    how_to_get = (
-        "Put the images of each class into a folder of its own, and name the folder of these."
-    )
+    how_to_get = f"Put the images of each class into a folder of its own, {_EXAMPLE}."
+    options = {"max_pixels": ()}
     origin = "class folders"
-    image_shape = None
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, max_pixels: int = MAX_PIXELS):
         self.folder = str(folder.absolute())
-        split = all((folder / part).is_dir() for part in _PARTS)
-        self.pattern = "*/*/*" if split else "*/*"
-        roots = {part: folder / part for part in _PARTS} if split else {"train": folder}
-        found = {part: _class_files(root) for part, root in roots.items()}
-        self.class_names = tuple(sorted({name for files in found.values() for name in files}))
-        if not self.class_names:
-            raise UserError(
-                f"{folder} has no class folders of PNG or JPEG images. {self.how_to_get}"
-            )
-        self._files: dict[str, list[str]] = {}
-        self._labels: dict[str, np.ndarray] = {}
-        for part, files in found.items():
-            pairs = [(path, self.class_names.index(name)) for name in files for path in files[name]]
-            self._files[part] = [path for path, _ in pairs]
-            self._labels[part] = np.array([label for _, label in pairs], "int64")
-        paths = (path for files in self._files.values() for path in files)
-        self.channels = 3 if any(_is_colour(path) for path in paths) else 1
+        self.max_pixels = max_pixels
+        self._table = Table()
+        self._warnings: list[str] = []
 
     @classmethod
-    def find(cls, data_dir: str | None = None, **options: str) -> Self | None:
+    def find(cls, data_dir: str | None = None, **options: Any) -> Self | None:
         """The images in `data_dir`."""
         if data_dir is None:
             return None
         folder = Path(data_dir).expanduser()
         if not folder.is_dir():
             raise UserError(f"The folder of images {folder} does not exist or is not a folder.")
-        return cls(folder)
+        return cls(folder, **options)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Names of the classes: those of their folders, in order of name."""
+        return self._index.class_names
+
+    @property
+    def channels(self) -> int:  # type: ignore[override]
+        """1 if all images are grey, else 3."""
+        return self._index.channels
+
+    @property
+    def white(self) -> int:  # type: ignore[override]
+        """The largest grey value of the 16-bit grey images of the training part."""
+        return self._index.white
+
+    @property
+    def table(self) -> Table:
+        """What became of the files of the folder."""
+        return self._table
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about the data that the user must know."""
+        return self._warnings
 
     def labels(self) -> dict[str, np.ndarray]:
         """Part -> labels, int64, shape (N,)."""
-        return dict(self._labels)
+        return {name: part.labels for name, part in self._index.parts.items()}
 
-    def read(self, part: str, start: int, stop: int) -> Iterator[np.ndarray | UnreadableImage]:
-        """Images `start` to `stop`, uint8, shape (H, W, channels)."""
-        for path in self._files[part][start:stop]:
+    def stored(self, part: str, start: int, stop: int) -> Iterator[Stored]:
+        """The contents of the files of images `start` to `stop`.
+
+        Raises:
+            UserError: if a file is no longer what it was when the run was planned.
+        """
+        names, digests = self._index.parts[part].names, self._index.parts[part].digests
+        for place in range(start, min(stop, len(names))):
+            path = os.path.join(self.folder, str(names[place]))
             try:
-                yield self._decode(path)
-            except Exception as error:  # Pillow lets through whatever its decoders raise
-                yield UnreadableImage(path, str(error).replace(repr(path), "the file"))
+                content = read_file(path)
+                changed = hashlib.sha256(content).digest() != digests[place].tobytes()
+            except OSError:
+                changed = True
+            if changed:
+                raise UserError(
+                    f"{printable(path)} changed after the run had looked at it: start the same "
+                    "command again."
+                )
+            try:
+                yield EncodedImage(printable(path), to_decodable(content, self.max_pixels))
+            except UnreadableError as error:
+                yield UnreadableImage(printable(path), str(error))
 
     def verify(self) -> None:
-        """Nothing to check beforehand: images that cannot be decoded are counted when read."""
+        """Looks at all files, by which those that cannot be read are counted in `table`."""
+        _ = self._index
 
-    def _decode(self, path: str) -> np.ndarray:
-        from PIL import Image
+    def index(self) -> Index:
+        """Class, path and digest of every image, from a cache where the files did not change."""
+        return self._index
 
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):  # 16 bits: the upper eight, as TensorFlow decodes them
-                image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
-            pixels = np.asarray(image.convert("L" if self.channels == 1 else "RGB"))
-        return pixels if self.channels == 3 else pixels[..., None]
+    def adopt(self, index: Index) -> None:
+        """Takes an index that was made before."""
+        self.__dict__["_index"] = index
+
+    @cached_property
+    def _index(self) -> Index:
+        roots = self._roots()
+        files = {part: self._class_files(root) for part, root in roots.items()}
+        class_names = tuple(sorted({name for found in files.values() for name in found}))
+        if not class_names:
+            raise UserError(
+                f"{self.folder} has no class folders of images. {self.how_to_get}"
+                + "".join(f" {line}." for line in self._table.lines())
+            )
+        self._warn_of_names(class_names)
+        cache = _Cache(self.folder)
+        parts, infos = {}, []
+        for part, found in files.items():
+            rows = [
+                (class_names.index(name), path, *known)
+                for name in sorted(found)
+                for path in found[name]
+                if (known := self._look_at(path, cache))
+            ]
+            parts[part] = Part.of(
+                np.array([label for label, *_ in rows], "int64"),
+                [digest for _, _, digest, _ in rows],
+                [os.path.relpath(path, self.folder) for _, path, *_ in rows],
+            )
+            infos.append([info for *_, info in rows])
+        cache.save()
+        is_grey = all(info.is_grey for part_infos in infos for info in part_infos)
+        white = max((info.brightest for info in infos[0]), default=0) or WHITE
+        if white != WHITE:
+            deep = sum(info.brightest > 0 for info in infos[0])
+            self._warnings.append(
+                f"{deep} images have 16 bits: their largest grey value, {white}, becomes white."
+            )
+        return Index(class_names, 1 if is_grey else 3, white, parts)
+
+    def _roots(self) -> dict[str, str]:
+        """Part -> its folder. `train` is a part if it holds folders and no image itself."""
+        train, test = (os.path.join(self.folder, part) for part in (_TRAIN, _TEST))
+        entries = list(os.scandir(train)) if os.path.isdir(train) else []
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+        if not any(entry.is_dir() for entry in visible) or any(e.is_file() for e in visible):
+            return {_TRAIN: self.folder}
+        roots = {_TRAIN: train} | ({_TEST: test} if os.path.isdir(test) else {})
+        for entry in sorted(os.scandir(self.folder), key=lambda entry: entry.name):
+            if entry.name in roots or entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                count = len(list(walk(entry.path, Table())))
+                self._table.add(BESIDE, f"{entry.path}/", count)
+                self._warnings.append(
+                    f"The folder {printable(entry.name)}/ is not used: its {count} images are "
+                    f"beside {' and '.join(f'{part}/' for part in roots)}, not in it."
+                )
+            else:
+                self._table.add(BESIDE, entry.path)
+        return roots
+
+    def _class_files(self, root: str) -> dict[str, list[str]]:
+        """Class -> paths of its images, of which those that cannot be read are still a part."""
+        try:
+            entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+        except OSError as error:
+            raise UserError(f"Cannot read the folder {root}: {error.strerror}.") from None
+        found = {}
+        for entry in entries:
+            if entry.name.startswith("."):
+                self._table.add(HIDDEN, entry.path)
+            elif not entry.is_dir():
+                self._table.add(BESIDE, entry.path)
+            elif not entry.name.isprintable() or printable(entry.name) != entry.name:
+                raise UserError(
+                    f"The name of the class folder '{printable(entry.name)}' in {root} is no plain "
+                    "text in UTF-8: rename the folder."
+                )
+            else:
+                paths = list(walk(entry.path, self._table))
+                if paths:
+                    found[entry.name] = paths
+                else:
+                    self._warnings.append(
+                        f"The folder {entry.path} holds no images, so it is not a class."
+                    )
+        return found
+
+    def _look_at(self, path: str, cache: "_Cache") -> tuple[bytes, Info] | None:
+        """Digest and header of an image; one that cannot be read is counted."""
+        try:
+            digest, info = cache.get(path, self.max_pixels)
+        except (OSError, UnreadableError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            self._table.add(UNREADABLE, f"{path} ({reason})")
+            return None
+        self._table.add(READ, path)
+        if info.is_rotated:
+            self._table.add(ROTATED, path)
+        if info.is_deep and not info.brightest:
+            self._table.add(DEEP_COLOUR, path)
+        return digest, info
+
+    def _warn_of_names(self, class_names: tuple[str, ...]) -> None:
+        alike: dict[str, list[str]] = {}
+        for name in class_names:
+            plain = unicodedata.normalize("NFC", name).casefold().replace(" ", "")
+            alike.setdefault(plain, []).append(name)
+        for names in alike.values():
+            if len(names) > 1:
+                listed = ", ".join(f"'{name}'" for name in names)
+                self._warnings.append(
+                    f"The classes {listed} differ only in case, in spaces or in the way accents "
+                    "are written: are they meant to be different?"
+                )
 
 
-def _class_files(root: Path) -> dict[str, list[str]]:
-    """Class -> sorted paths of its images; folders without images are no classes."""
-    found = {}
-    for folder in sorted(root.iterdir()):
-        if folder.is_dir() and not folder.name.startswith("."):
-            paths = [path for path in walk(str(folder.absolute()), deep=False) if is_image(path)]
-            if paths:
-                found[folder.name] = paths
-    return found
+class _Cache:
+    """Digests and headers of a folder's files, kept from run to run by size and time stamps."""
 
+    def __init__(self, folder: str):
+        base = os.environ.get("XDG_CACHE_HOME") or os.path.join(Path.home(), ".cache")
+        name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+        self._path = Path(base, "capsad", "digests", f"{name}.json")
+        self._known: dict[str, list[Any]] = {}
+        self._kept: dict[str, list[Any]] = {}
+        self._started = time.time_ns()
+        # If it is not there, or damaged, everything is looked at anew.
+        with contextlib.suppress(OSError, ValueError):
+            self._known = json.loads(self._path.read_text(encoding="utf-8"))
 
-def _is_colour(path: str) -> bool:
-    """By the header alone; an image that cannot be opened does not count."""
-    from PIL import Image
+    def get(self, path: str, max_pixels: int) -> tuple[bytes, Info]:
+        """Digest and header of a file.
 
-    try:
-        with Image.open(path) as image:
-            return image.mode not in _GREY_MODES
-    except Exception:
-        return False
+        Raises:
+            OSError: if it cannot be read.
+            UnreadableError: if it is no image that can be read.
+        """
+        status = os.stat(path)
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        key = printable(path)
+        known = self._known.get(key)
+        if known and known[:3] == stamp:
+            digest, info = bytes.fromhex(known[3]), Info(*known[4])
+            if info.width * info.height <= max_pixels:
+                self._kept[key] = known
+                return digest, info
+        content = read_file(path)
+        digest, info = hashlib.sha256(content).digest(), read_info(content, max_pixels)
+        if max(stamp[1:]) < self._started - _SETTLED_NS:
+            self._kept[key] = [*stamp, digest.hex(), list(info)]
+        return digest, info
+
+    def save(self) -> None:
+        """Writes what is known; a cache that cannot be written only costs time."""
+        if self._kept == self._known:
+            return
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self._path, json.dumps(self._kept))

@@ -33,7 +33,7 @@ class Npz(Source):
 
     def __init__(self, path: Path):
         self._path = str(path.absolute())
-        self.folder, self.pattern = str(path.absolute().parent), path.name
+        self.folder = str(path.absolute().parent)
         with reading(self._path), zipfile.ZipFile(self._path) as archive:
             members = {name.removesuffix(".npy") for name in archive.namelist()}
         if not members.issuperset(_NAMES["train"]):
@@ -50,8 +50,13 @@ class Npz(Source):
         if _CLASS_NAMES in members:
             self.class_names = tuple(map(str, _open_npy(self._path, _CLASS_NAMES).load()))
         else:
-            highest = max(labels.max() for labels in self.labels().values())
-            self.class_names = tuple(map(str, range(highest + 1)))
+            self.class_names = tuple(map(str, range(self._count_classes())))
+        twice = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
+        if twice:
+            raise UserError(
+                f"{self._path}: class_names has {', '.join(map(repr, twice))} more than once. Give "
+                "each class a name of its own."
+            )
 
     @classmethod
     def find(cls, data_dir: str | None = None, **options: str) -> Self | None:
@@ -70,7 +75,7 @@ class Npz(Source):
             for part, (_, labels) in self._arrays.items()
         }
 
-    def read(self, part: str, start: int, stop: int) -> Iterator[np.ndarray]:
+    def stored(self, part: str, start: int, stop: int) -> Iterator[np.ndarray]:
         """Images `start` to `stop`, uint8, shape (H, W, channels)."""
         for image in self._arrays[part][0].items(start, stop):
             yield image.reshape(*self.image_shape, self.channels)
@@ -86,6 +91,17 @@ class Npz(Source):
                     f"but there are {len(self.class_names)} classes, counted from 0."
                 )
 
+    def _count_classes(self) -> int:
+        """Number of classes where they have no names: each number from 0 has an image."""
+        found = np.unique(np.concatenate(list(self.labels().values())))
+        if found[0] != 0 or found[-1] != len(found) - 1:
+            missing = next((k for k, label in enumerate(found.tolist()) if k != label), 0)
+            raise UserError(
+                f"{self._path}: labels from {found[0]} to {found[-1]} are not numbered from 0 "
+                f"without gaps: there is no {missing}. Number them so, or add `class_names`."
+            )
+        return len(found)
+
     def _check(self, part: str, images: StoredArray, labels: StoredArray) -> None:
         shape = images.shape
         if (
@@ -95,7 +111,7 @@ class Npz(Source):
         ):
             raise UserError(
                 f"{self._path}: x_{part} must be uint8 of shape (N, H, W) or (N, H, W, 1 or 3), "
-                f"not {images.dtype} {shape}."
+                f"not {images.dtype} {shape}: grey values are whole numbers from 0 to 255."
             )
         if labels.dtype.kind not in "iu" or labels.shape not in ((shape[0],), (shape[0], 1)):
             raise UserError(

@@ -51,7 +51,6 @@ class SmallNorb(FileSource):
         f"{prefix}-{kind}.mat" for prefix in _PREFIXES.values() for kind in ("dat", "cat", "info")
     )
     origin = "binary matrices"
-    pattern = "smallnorb-*.mat*"
     class_names = ("animal", "human", "airplane", "truck", "car")
     channels = 1
 
@@ -60,9 +59,9 @@ class SmallNorb(FileSource):
         self.camera = camera
 
     @classmethod
-    def tfds_keys(cls, camera: str = "left") -> tuple[str, str]:
+    def tfds_keys(cls, camera: str = "left") -> tuple[str, str, str | None]:
         """Names of the features in TFDS, where the left view is `image` and the right `image2`."""
-        return "image" if camera == "left" else "image2", "label_category"
+        return "image" if camera == "left" else "image2", "label_category", "instance"
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -86,12 +85,17 @@ class SmallNorb(FileSource):
         """How each photograph was taken: `instance`, `elevation`, `azimuth`, `lighting`, (N,)."""
         return dict(zip(_INFO, self._matrix(part, "info").load().T, strict=True))
 
-    def read(self, part: str, start: int, stop: int) -> Iterator[np.ndarray]:
+    def stored(self, part: str, start: int, stop: int) -> Iterator[np.ndarray]:
         """Images `start` to `stop` of the chosen camera, uint8, shape (96, 96, 1)."""
         view = _CAMERAS.index(self.camera)
         # 2, H, W
         for pair in self._matrix(part, "dat").items(start, stop):
             yield pair[view][..., None]
+
+    def groups(self, part: str) -> np.ndarray:
+        """The toy on each photograph, int (N,), because its photographs are much alike."""
+        instances = self.information(part)["instance"]
+        return self.labels()[part] * (int(instances.max()) + 1) + instances
 
     def verify(self) -> None:
         """Checks headers and sizes of the six files, and that they belong together."""

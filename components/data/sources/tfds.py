@@ -1,5 +1,6 @@
 """Data sets that TensorFlow Datasets has prepared, or can download."""
 
+import hashlib
 import os
 import socket
 import urllib.parse
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from components.data.index import Index, Part
 from components.data.sources.base import Source
 from models.errors import UserError
 
@@ -65,14 +67,13 @@ class TfdsSource(Source):
     """
 
     origin = "TFDS"
-    pattern = "*"
 
     def __init__(self, source: type[Source], folder: str, **options: str):
         self.name, self.title = source.name, source.title
         self.licence, self.how_to_get = source.licence, source.how_to_get
         self.class_names, self.channels = source.class_names, source.channels
         self.folder = folder
-        self._image_key, self._label_key = source.tfds_keys(**options)
+        self._image_key, self._label_key, self._group_key = source.tfds_keys(**options)
 
     @classmethod
     def find(cls, data_dir: str | None = None, **options: str) -> None:
@@ -86,9 +87,13 @@ class TfdsSource(Source):
 
     def labels(self) -> dict[str, np.ndarray]:
         """Part -> labels, int64, shape (N,)."""
-        return self._labels
+        return {name: part.labels for name, part in self._parts.items()}
 
-    def read(self, part: str, start: int, stop: int) -> Iterator[np.ndarray]:
+    def index(self) -> Index:
+        """Labels and digests of all images, which stay encoded."""
+        return Index(self.class_names, self.channels, self.white, self._parts)
+
+    def stored(self, part: str, start: int, stop: int) -> Iterator[np.ndarray]:
         """Images `start` to `stop`, uint8, shape (H, W, channels)."""
         for item in self._items(f"{part}[{start}:{stop}]"):
             yield item[self._image_key]
@@ -98,11 +103,18 @@ class TfdsSource(Source):
         self.labels()
 
     @cached_property
-    def _labels(self) -> dict[str, np.ndarray]:
-        return {
-            part: np.array([item[self._label_key] for item in self._items(part, decode=False)])
-            for part in ("train", "test")
-        }
+    def _parts(self) -> dict[str, Part]:
+        parts = {}
+        for name in ("train", "test"):
+            labels, digests, groups = [], [], []
+            for item in self._items(name, decode=False):
+                labels.append(item[self._label_key])
+                digests.append(hashlib.sha256(item[self._image_key]).digest())
+                if self._group_key in item:
+                    groups.append([item[self._label_key], item[self._group_key]])
+            grouped = np.unique(groups, axis=0, return_inverse=True)[1] if groups else None
+            parts[name] = Part.of(np.array(labels), digests, groups=grouped)
+        return parts
 
     def _builder(self) -> Any:
         import tensorflow_datasets as tfds
@@ -124,8 +136,11 @@ class TfdsSource(Source):
             for key in images
             if not (decode and key == self._image_key)
         }
+        # Without this, records of several files are mixed, and otherwise for a part of a split.
+        in_order = tfds.ReadConfig(interleave_cycle_length=1)
         try:
-            yield from builder.as_dataset(split=split, decoders=skipped).as_numpy_iterator()
+            data = builder.as_dataset(split=split, decoders=skipped, read_config=in_order)
+            yield from data.as_numpy_iterator()
         except (tf.errors.OpError, OSError) as error:
             raise self._broken(error) from error
 

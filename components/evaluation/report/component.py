@@ -1,4 +1,4 @@
-"""The Report component: scores the test images and writes the report of a run."""
+"""The Report component, which scores the test images and writes the report of a run."""
 
 import importlib.metadata
 import json
@@ -27,7 +27,7 @@ _DISTRIBUTIONS = ("capsad", "tfx", "tensorflow", "keras", "apache-beam", "numpy"
 class ReportArtifact(Artifact):
     """A folder with `report.html`, `summary.json`, `figures/*.png` and `tables/*.csv`."""
 
-    # Kubeflow takes only names of this form.
+    # Kubeflow accepts only names of this form.
     TYPE_NAME = "capsad.Report"
 
 
@@ -42,7 +42,7 @@ def Report(  # noqa: N802
     report: tfx.dsl.components.OutputArtifact[ReportArtifact],
     run: tfx.dsl.components.Parameter[str],
 ) -> None:
-    """Writes the report of one run; `run` is JSON: what was run and how."""
+    """Writes the report of one run. `run` is JSON text that describes the run."""
     run = json.loads(run)
     test = load_split(examples.uri, "test", tuple(run["image_size"]))
     outputs = SavedModelClient(path_utils.serving_model_path(model.uri)).score_arrays(test.images)
@@ -50,7 +50,7 @@ def Report(  # noqa: N802
     normal = test.labels >= 0
     measured = _evaluation(evaluation.uri)
     training = json.loads(Path(model_run.uri, "history.json").read_text())
-    splits = _split_sizes(statistics)
+    splits = _split_sizes(statistics.uri)
     splits["test"] = _counts(test.texts)
     blessed = is_model_blessed(blessing)
 
@@ -90,14 +90,18 @@ def Report(  # noqa: N802
 
 
 def _evaluation(uri: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Slice ("overall" or a normal class) -> score -> measure -> value, of the candidate."""
+    """Reads the measures of the candidate.
+
+    Returns:
+        Slice (`overall` or a normal class) -> score -> measure -> value.
+    """
     measured = {}
     for slice_key, by_output in tfma.load_eval_result(uri).slicing_metrics:
         name = "overall" if not slice_key else dict(slice_key)[CONTRAST]
         name = name.decode() if isinstance(name, bytes) else name
         measured[name] = {
             score: {
-                measure: float(value.get("doubleValue", "nan"))  # NaN comes as text
+                measure: float(value.get("doubleValue", "nan"))  # NaN is given as text
                 for measure, value in by_key[""].items()
             }
             for score, by_key in by_output.items()
@@ -106,11 +110,12 @@ def _evaluation(uri: str) -> dict[str, dict[str, dict[str, float]]]:
     return measured
 
 
-def _split_sizes(statistics) -> dict[str, dict[str, int]]:
+def _split_sizes(statistics_uri: str) -> dict[str, dict[str, int]]:
+    """Reads the number of images: split -> class -> count."""
     sizes = {}
     for split in ("train", "eval", "calibration"):
         described = tfdv.load_stats_binary(
-            os.path.join(statistics.uri, f"Split-{split}", "FeatureStats.pb")
+            os.path.join(statistics_uri, f"Split-{split}", "FeatureStats.pb")
         )
         (feature,) = (
             feature for feature in described.datasets[0].features if feature.path.step[0] == TEXT

@@ -1,25 +1,31 @@
-"""Figures of a report: pure functions from arrays to matplotlib figures, legible in grey."""
+"""Figures of a report: pure functions from arrays to matplotlib figures.
+
+All figures can also be read when they are printed in grey.
+"""
 
 import io
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-# Okabe and Ito's colours, told apart by the colour-blind; the line styles carry the same meaning.
+# Colours of Okabe and Ito, which colour-blind people can tell apart. Line styles differ, too.
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"
-_LINES = (
+_LINES: tuple[dict[str, Any], ...] = (
     {"color": _BLUE, "linestyle": "-", "linewidth": 2.6},
     {"color": _ORANGE, "linestyle": "-.", "linewidth": 1.6},
     {"color": _GREEN, "linestyle": ":", "linewidth": 2.0},
     {"color": _PURPLE, "linestyle": (0, (8, 2)), "linewidth": 1.2},
 )
-# From dark to light, so that neighbours differ in grey too.
+# Neighbours differ in brightness, so that they can be told apart in grey, too.
 _FILLS = (_BLUE, "#56B4E9", "#F0E442", "#D55E00", "#E69F00", "#CC79A7", "#009E73", "0.9")
-_HATCHES = ("", "////", "", "\\\\\\\\", "....", "", "xxxx")  # one fewer: no pair comes again
+# There is one hatch fewer than fills, so that a fill gets another hatch when it comes again.
+_HATCHES = ("", "////", "", "\\\\\\\\", "....", "", "xxxx")
 _BINS = 40
 _DPI = 200
 _SMALL = 8
@@ -28,10 +34,10 @@ _SMALL = 8
 def roc_figure(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], auroc: Mapping[str, float]
 ) -> Figure:
-    """ROC curves of several scores on one pair of axes, as Figures 2 and 4 of arXiv 1907.06312.
+    """Draws ROC curves of several scores in one plot, as in Figures 2 and 4 of arXiv 1907.06312.
 
     Args:
-        curves: score name -> false and true positive rates, each float (K,), rising from 0 to 1.
+        curves: score name -> false and true positive rates, each float (K,), from 0 to 1.
         auroc: score name -> area under its curve, for the legend.
     """
     figure, axes = _figure(5, 4.6)
@@ -47,7 +53,7 @@ def roc_figure(
     )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
-    # The guess first in the plot, so that it lies below; last in the legend.
+    # The line of guessing is drawn first, so that it lies below, but it is last in the legend.
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(
         [*handles[1:], handles[0]],
@@ -62,17 +68,18 @@ def roc_figure(
 def histogram_figure(
     scores: np.ndarray, is_anomaly: np.ndarray, name: str, threshold: float | None = None
 ) -> Figure:
-    """Distribution of one score among normal images and among anomalies.
+    """Draws the distribution of one score among normal images and among anomalies.
 
     Args:
         scores: finite float (N,).
         is_anomaly: bool (N,).
-        name: of the score.
-        threshold: value to mark, if any.
+        name: name of the score.
+        threshold: value that is marked. `None` marks nothing.
     """
     figure, axes = _figure(4.2, 3)
     scores = np.asarray(scores, "float64")
-    edges = np.histogram_bin_edges(scores, _BINS)
+    edges = np.histogram_bin_edges(scores, _BINS).tolist()
+    style: dict[str, Any]
     for kind, label, style in (
         (~is_anomaly, "normal", {"histtype": "stepfilled", "color": _BLUE, "alpha": 0.45}),
         (is_anomaly, "anomaly", {"histtype": "step", "color": _ORANGE, "hatch": "////"}),
@@ -91,33 +98,37 @@ def histogram_figure(
 def reconstruction_figure(
     images: np.ndarray, reconstructions: np.ndarray | None, captions: Sequence[str]
 ) -> Figure:
-    """Originals over their reconstructions, as Figure 3 of arXiv 1907.06312.
+    """Draws originals above their reconstructions, as in Figure 3 of arXiv 1907.06312.
 
     Args:
         images: uint8 (N, H, W, C), C = 1 or 3.
-        reconstructions: float (N, H', W', C) in [0, 1]; `None` leaves the second row out.
-        captions: N texts of one or more lines, drawn below.
+        reconstructions: float (N, H', W', C) in [0, 1]; `None` draws no second row.
+        captions: N texts of one or more lines, which are drawn below.
     """
     rows = [images] if reconstructions is None else [images, reconstructions]
     return _grid(list(itertools.chain(*rows)), captions, len(images), len(rows), 0.9)
 
 
 def gallery_figure(images: np.ndarray, captions: Sequence[str], columns: int = 4) -> Figure:
-    """Images in rows, each with its caption.
+    """Draws images in rows, each with its caption.
 
     Args:
         images: uint8 (N, H, W, C), C = 1 or 3.
         captions: N texts of one or more lines.
-        columns: images in a row.
+        columns: number of images in a row.
     """
     return _grid(list(images), captions, columns, -(-len(images) // columns), 1.1)
 
 
 def history_figure(history: Mapping[str, Sequence[float]]) -> Figure:
-    """Curves over the epochs: the loss and what was measured in validation too; else all.
+    """Draws curves over the epochs.
+
+    These are the loss and all measures that were also computed in validation. If there are none,
+    all measures are drawn.
 
     Args:
-        history: as Keras records it, one value an epoch; `val_x` is drawn with `x`.
+        history: measure -> one value for each epoch, as Keras records it. `val_x` is drawn with
+            `x`.
     """
     names = [name for name in history if name == "loss" or f"val_{name}" in history]
     names = names or list(history)
@@ -129,7 +140,7 @@ def history_figure(history: Mapping[str, Sequence[float]]) -> Figure:
         for key, label, line in ((name, "train", 0), (f"val_{name}", "validation", 1)):
             if key in history:
                 epochs = np.arange(1, len(history[key]) + 1)
-                # A marker shows even a single epoch.
+                # A single epoch has no line, but it has a marker.
                 axes.plot(epochs, history[key], marker=".", label=label, **_LINES[line])
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set(xlabel="epoch", ylabel=name.replace("_", " "))
@@ -140,12 +151,12 @@ def history_figure(history: Mapping[str, Sequence[float]]) -> Figure:
 def bar_figure(
     groups: Sequence[str], series: Mapping[str, Sequence[tuple[float, float]]]
 ) -> Figure:
-    """Bars of the auROC of several methods, as Figures 5 to 7 of arXiv 1907.06312.
+    """Draws bars of the auROC of several methods, as in Figures 5 to 7 of arXiv 1907.06312.
 
     Args:
         groups: G captions below the bars.
-        series: method -> G pairs of auROC in [0, 1] and half the length of its error bar; NaN
-            leaves a gap.
+        series: method -> G pairs of auROC in [0, 1] and half the length of its error bar. NaN
+            draws no bar.
     """
     width = 0.84 / len(series)
     columns = min(len(series), 4)
@@ -174,7 +185,7 @@ def bar_figure(
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG; the same bytes for the same figure."""
+    """Returns the figure as PNG. The same figure gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
     return buffer.getvalue()
@@ -195,15 +206,17 @@ def _plain(axes: Axes) -> Axes:
 def _grid(
     images: Sequence[np.ndarray], captions: Sequence[str], columns: int, rows: int, width: float
 ) -> Figure:
-    """Images in a grid, row by row; `captions` belong to the last of the images."""
+    """Draws images in a grid, row by row. The `captions` belong to the last images."""
     lines = 1 + max(caption.count("\n") for caption in captions)
     height = width * images[0].shape[0] / images[0].shape[1]
     caption_height = (0.2 + 0.15 * lines) * (rows if len(captions) == len(images) else 1)
-    figure = Figure(figsize=(width * columns, height * rows + caption_height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
+    figure = Figure(
+        figsize=(width * columns, height * rows + caption_height),
+        layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0),
+    )
     for place, image in enumerate(images):
         axes = figure.add_subplot(rows, columns, place + 1)
-        # Grey images go without their channel; uint8 and [0, 1] both keep black and white.
+        # Grey images are drawn without the axis of channels. Black is 0, and white 255 or 1.
         axes.imshow(
             np.squeeze(image, axis=-1) if image.shape[-1] == 1 else image,
             cmap="gray",
@@ -215,6 +228,6 @@ def _grid(
         axes.spines[:].set_edgecolor("0.8")
         caption = place - len(images) + len(captions)
         if caption >= 0:
-            # Class names come from users: a $ in one is no formula.
+            # Class names come from users, so a $ in a name does not begin a formula.
             axes.set_xlabel(captions[caption], fontsize=_SMALL, parse_math=False)
     return figure

@@ -1,4 +1,4 @@
-"""Writes a report: one self-contained HTML file, with its figures and tables beside it."""
+"""Writes a report: one self-contained HTML file, and its figures and tables beside it."""
 
 import base64
 import csv
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
+from matplotlib.figure import Figure
 
 from components.evaluation.report import figures, tables
-from components.evaluation.report.tables import Rate
+from components.evaluation.report.tables import AnomalyClass, NormalClass, Rate, Threshold
 from models import metrics
-from models.files import whole_folder
+from models.files import spreadsheet_safe, whole_folder
 from models.scores import ANOMALY_SCORE, anomalousness
 
 OVERALL = "overall"
@@ -21,10 +22,12 @@ _ALPHA = 0.05
 _SHOWN = 8
 _MISTAKES = 8
 
+_Row = Sequence[object]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """All that a report tells."""
+    """All data of a report."""
 
     title: str
     detector: str
@@ -34,87 +37,58 @@ class ReportData:
     images: np.ndarray
     """Test images, uint8 (N, H, W, K)."""
     reconstructions: np.ndarray | None
-    """float (N, H', W', K) in [0, 1]; `None` from a detector that makes none."""
+    """float (N, H', W', K) in [0, 1], or `None` if the detector computes none."""
     labels: np.ndarray
-    """int (N,): index among the normal classes; -1 for an anomaly."""
+    """int (N,): index among the normal classes, or -1 for an anomaly."""
     class_text: np.ndarray
     """str (N,): name of the true class."""
     predicted: np.ndarray
     """int (N,): index among the normal classes."""
     ids: np.ndarray
-    """str (N,)."""
+    """str (N,): names of the images."""
     scores: Mapping[str, np.ndarray]
-    """Score name -> float (N,); `anomaly_score` among them."""
+    """Score name -> float (N,). `anomaly_score` is one of the scores."""
     auroc: Mapping[str, Mapping[str, float]]
     """`overall` or a normal class -> score name -> auROC against the anomalies."""
     measures: Mapping[str, Mapping[str, float]]
     """Score name -> measure -> value over all test images."""
     accuracy: float
-    """Of the predicted class, on normal images."""
+    """Share of the normal images whose predicted class is right, in [0, 1]."""
     calibration_size: int
     split_sizes: Mapping[str, Mapping[str, int]]
-    """Split -> class -> images."""
+    """Split -> class -> number of images."""
     history: Mapping[str, Sequence[float]]
-    """As Keras records it."""
+    """Measure -> one value for each epoch, as Keras records it."""
     blessed: bool
     gates: Sequence[tuple[str, str]]
-    """Gate, outcome."""
+    """Pairs of gate and outcome."""
     config: Mapping[str, object]
     versions: Mapping[str, str]
     seed: int
     seconds: Mapping[str, float]
-    """What took how long."""
+    """Task -> its duration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tables:
+    """The tables that the page and the CSV files have in common."""
+
+    thresholds: list[Threshold]
+    chosen: Threshold | None
+    """The threshold that the page recommends; `None` if the calibration allows none."""
+    normal: list[NormalClass]
+    anomalous: list[AnomalyClass]
 
 
 def write(folder: str, data: ReportData) -> None:
     """Writes `report.html`, `summary.json`, `figures/*.png` and `tables/*.csv` into `folder`.
 
-    The same data gives the same bytes. Nothing appears in `folder` until all is written, and the
-    HTML file needs none of the others.
+    The same data gives the same bytes. Nothing appears in `folder` before all files are written.
+    The HTML file does not need the other files.
     """
-    is_anomaly = data.labels < 0
-    thresholds = tables.thresholds(data.scores[ANOMALY_SCORE], is_anomaly, data.calibration_size)
-    chosen = min(thresholds, key=lambda row: abs(row.alpha - _ALPHA), default=None)
-    flagged = chosen and data.scores[ANOMALY_SCORE] > chosen.threshold
-    normal = tables.normal_classes(
-        data.normal_classes,
-        data.labels,
-        data.predicted,
-        flagged,
-        data.auroc,
-        list(data.scores),
-    )
-    anomalous = tables.anomaly_classes(
-        data.anomaly_classes,
-        data.normal_classes,
-        data.class_text,
-        data.labels,
-        data.predicted,
-        flagged,
-    )
-
-    pictures = {
-        name: figures.png(figure) for name, figure in _figures(data, is_anomaly, chosen).items()
-    }
-    html = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            data=data,
-            scores=list(data.scores),
-            pictures={
-                name: base64.b64encode(picture).decode() for name, picture in pictures.items()
-            },
-            thresholds=thresholds,
-            chosen=chosen,
-            smallest_alpha=1 / (data.calibration_size + 1),
-            normal=normal,
-            anomalous=anomalous,
-            settings=tables.flatten(dict(data.config)),
-            splits=list(data.split_sizes),
-            classes=[*data.normal_classes, *data.anomaly_classes],
-        )
-    )
+    made = _tables(data)
+    pictures = {name: figures.png(figure) for name, figure in _figures(data, made.chosen).items()}
+    html = _html(data, made, pictures)
     summary = {
         "auroc": data.auroc[OVERALL],
         "accuracy": data.accuracy,
@@ -126,14 +100,64 @@ def write(folder: str, data: ReportData) -> None:
         for name, picture in pictures.items():
             (incomplete / "figures" / f"{name}.png").write_bytes(picture)
         (incomplete / "tables").mkdir()
-        for name, rows in _csv_tables(data, thresholds, normal, anomalous).items():
+        for name, rows in _csv_tables(data, made).items():
             with (incomplete / "tables" / f"{name}.csv").open("w", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows(rows)
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerows([spreadsheet_safe(cell) for cell in row] for row in rows)
         (incomplete / "report.html").write_text(html, encoding="utf-8")
         (incomplete / "summary.json").write_text(json.dumps(summary, indent=2))
 
 
-def _figures(data, is_anomaly, chosen):
+def _tables(data: ReportData) -> _Tables:
+    is_anomaly = data.labels < 0
+    thresholds = tables.thresholds(data.scores[ANOMALY_SCORE], is_anomaly, data.calibration_size)
+    chosen = min(thresholds, key=lambda row: abs(row.alpha - _ALPHA), default=None)
+    flagged = None if chosen is None else data.scores[ANOMALY_SCORE] > chosen.threshold
+    return _Tables(
+        thresholds=thresholds,
+        chosen=chosen,
+        normal=tables.normal_classes(
+            data.normal_classes,
+            data.labels,
+            data.predicted,
+            flagged,
+            data.auroc,
+            list(data.scores),
+        ),
+        anomalous=tables.anomaly_classes(
+            data.anomaly_classes,
+            data.normal_classes,
+            data.class_text,
+            data.labels,
+            data.predicted,
+            flagged,
+        ),
+    )
+
+
+def _html(data: ReportData, made: _Tables, pictures: Mapping[str, bytes]) -> str:
+    encoded = {name: base64.b64encode(picture).decode() for name, picture in pictures.items()}
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            data=data,
+            scores=list(data.scores),
+            pictures=encoded,
+            thresholds=made.thresholds,
+            chosen=made.chosen,
+            smallest_alpha=1 / (data.calibration_size + 1),
+            normal=made.normal,
+            anomalous=made.anomalous,
+            settings=tables.flatten(dict(data.config)),
+            splits=list(data.split_sizes),
+            classes=[*data.normal_classes, *data.anomaly_classes],
+        )
+    )
+
+
+def _figures(data: ReportData, chosen: Threshold | None) -> dict[str, Figure]:
+    is_anomaly = data.labels < 0
     ranked = {name: anomalousness(name, values) for name, values in data.scores.items()}
     drawn = {
         "roc": figures.roc_figure(
@@ -167,74 +191,80 @@ def _figures(data, is_anomaly, chosen):
     return drawn
 
 
-def _csv_tables(data, thresholds, normal, anomalous):
-    scores = list(data.scores)
+def _csv_tables(data: ReportData, made: _Tables) -> dict[str, list[_Row]]:
+    """Makes the CSV files: name -> rows, of which the first is the header."""
     return {
-        "thresholds": [
-            [
-                "alpha",
-                "threshold",
-                "false_alarm_rate",
-                "low",
-                "high",
-                "detection_rate",
-                "low",
-                "high",
-            ],
-            *(
-                [
-                    row.alpha,
-                    row.threshold,
-                    row.false_alarms.value,
-                    *row.false_alarms.interval,
-                    row.detections.value,
-                    *row.detections.interval,
-                ]
-                for row in thresholds
-            ),
-        ],
+        "thresholds": _threshold_rows(made.thresholds),
         "measures": [
             ["score", *next(iter(data.measures.values()))],
             *([name, *values.values()] for name, values in data.measures.items()),
         ],
-        "normal_classes": [
-            ["class", "images", *(f"auroc_{name}" for name in scores), "accuracy", "false_alarms"],
-            *(
-                [
-                    row.name,
-                    row.images,
-                    *row.auroc.values(),
-                    row.correct.value,
-                    row.false_alarms.value if row.false_alarms else "",
-                ]
-                for row in normal
-            ),
-        ],
-        "anomaly_classes": [
-            ["class", "images", "detected", "mistaken_for", "mistaken"],
-            *(
-                [
-                    row.name,
-                    row.images,
-                    row.detections.value if row.detections else "",
-                    row.mistaken_for,
-                    row.mistaken.value,
-                ]
-                for row in anomalous
-            ),
-        ],
-        "images": [
-            ["id", "class", "is_anomaly", "predicted", *scores],
-            *zip(
-                data.ids,
-                data.class_text,
-                (data.labels < 0).astype(int),
-                np.array(data.normal_classes)[data.predicted],
-                *data.scores.values(),
-                strict=True,
-            ),
-        ],
+        "normal_classes": _normal_rows(made.normal, list(data.scores)),
+        "anomaly_classes": _anomaly_rows(made.anomalous),
+        "images": _image_rows(data),
     }
+
+
+def _threshold_rows(thresholds: Sequence[Threshold]) -> list[_Row]:
+    header = [
+        *("alpha", "threshold"),
+        *("false_alarm_rate", "low", "high"),
+        *("detection_rate", "low", "high"),
+    ]
+    rows = [
+        [
+            row.alpha,
+            row.threshold,
+            row.false_alarms.value,
+            *row.false_alarms.interval,
+            row.detections.value,
+            *row.detections.interval,
+        ]
+        for row in thresholds
+    ]
+    return [header, *rows]
+
+
+def _normal_rows(classes: Sequence[NormalClass], scores: Sequence[str]) -> list[_Row]:
+    header = ["class", "images", *(f"auroc_{name}" for name in scores), "accuracy", "false_alarms"]
+    rows = [
+        [
+            row.name,
+            row.images,
+            *row.auroc.values(),
+            row.correct.value,
+            row.false_alarms.value if row.false_alarms else "",
+        ]
+        for row in classes
+    ]
+    return [header, *rows]
+
+
+def _anomaly_rows(classes: Sequence[AnomalyClass]) -> list[_Row]:
+    header = ["class", "images", "detected", "mistaken_for", "mistaken"]
+    rows = [
+        [
+            row.name,
+            row.images,
+            row.detections.value if row.detections else "",
+            row.mistaken_for,
+            row.mistaken.value,
+        ]
+        for row in classes
+    ]
+    return [header, *rows]
+
+
+def _image_rows(data: ReportData) -> list[_Row]:
+    rows = zip(
+        data.ids,
+        data.class_text,
+        (data.labels < 0).astype(int),
+        np.array(data.normal_classes)[data.predicted],
+        *data.scores.values(),
+        strict=True,
+    )
+    return [["id", "class", "is_anomaly", "predicted", *data.scores], *rows]
 
 
 def _percent(rate: Rate | float | None, digits: int = 1) -> str:

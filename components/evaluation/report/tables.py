@@ -1,6 +1,6 @@
 """Tables of a report: pure functions from arrays to rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,24 +11,24 @@ ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 @dataclass(frozen=True)
 class Rate:
-    """A share of images: `count` of `total`."""
+    """A share of images: `count` out of `total`."""
 
     count: int
     total: int
 
     @classmethod
     def of(cls, flags: np.ndarray) -> "Rate":
-        """How many of `flags`, bool (N,), are set."""
+        """Returns the share of `flags`, bool (N,), that are true."""
         return cls(int(flags.sum()), len(flags))
 
     @property
     def value(self) -> float:
-        """In [0, 1]; NaN without images."""
+        """The share, in [0, 1]. It is NaN if there are no images."""
         return self.count / self.total if self.total else float("nan")
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % confidence interval by Wilson's method; NaN without images."""
+        """95 % confidence interval by Wilson's method. It is NaN if there are no images."""
         if not self.total:
             return float("nan"), float("nan")
         interval = binomtest(self.count, self.total).proportion_ci(0.95, method="wilson")
@@ -37,58 +37,59 @@ class Rate:
 
 @dataclass(frozen=True)
 class Threshold:
-    """What the rule "flag when anomaly_score > 1 - alpha" did."""
+    """The results of the rule "flag an image if its anomaly_score > 1 - alpha"."""
 
     alpha: float
     false_alarms: Rate
-    """Among the normal images."""
+    """Share of the normal images that are flagged."""
     detections: Rate
-    """Among the anomalies."""
+    """Share of the anomalies that are flagged."""
 
     @property
     def threshold(self) -> float:
-        """1 - alpha."""
+        """The threshold 1 - alpha."""
         return 1 - self.alpha
 
 
 @dataclass(frozen=True)
 class NormalClass:
-    """How the test images of one normal class fared."""
+    """The results for the test images of one normal class."""
 
     name: str
     images: int
     auroc: dict[str, float]
-    """Score name -> auROC against the anomalies; NaN where it was not measured."""
+    """Score name -> auROC against the anomalies. It is NaN if it was not measured."""
     correct: Rate
     false_alarms: Rate | None
-    """`None`: no threshold to judge by."""
+    """`None` if there is no threshold."""
 
 
 @dataclass(frozen=True)
 class AnomalyClass:
-    """How the test images of one anomalous class fared."""
+    """The results for the test images of one anomalous class."""
 
     name: str
     images: int
     detections: Rate | None
-    """`None`: no threshold to judge by."""
+    """`None` if there is no threshold."""
     mistaken_for: str
-    """The normal class predicted most often; empty without images."""
+    """The normal class that is predicted most often. It is empty if there are no images."""
     mistaken: Rate
+    """Share of the images for which this class is predicted."""
 
 
 def thresholds(
     anomaly_score: np.ndarray, is_anomaly: np.ndarray, calibration_size: int
 ) -> list[Threshold]:
-    """One row for each alpha in `ALPHAS` that the calibration can resolve.
+    """Makes one row for each alpha in `ALPHAS` that is above 1 / (n + 1).
 
-    The largest anomaly score among n calibration images is 1 - 1 / (n + 1): for any alpha up to
-    1 / (n + 1) the rule would flag nothing.
+    For smaller alphas, the rule would flag nothing, because with n calibration images, no anomaly
+    score is above 1 - 1 / (n + 1).
 
     Args:
         anomaly_score: float (N,), in [0, 1].
         is_anomaly: bool (N,).
-        calibration_size: n.
+        calibration_size: number n of calibration images.
     """
     return [
         Threshold(
@@ -106,16 +107,16 @@ def normal_classes(
     labels: np.ndarray,
     predicted: np.ndarray,
     flagged: np.ndarray | None,
-    auroc: dict[str, dict[str, float]],
+    auroc: Mapping[str, Mapping[str, float]],
     scores: Sequence[str],
 ) -> list[NormalClass]:
-    """One row for each normal class.
+    """Makes one row for each normal class.
 
     Args:
-        names: of the normal classes.
+        names: names of the normal classes.
         labels: int (N,), index among `names`, -1 = anomaly.
         predicted: int (N,), index among `names`.
-        flagged: bool (N,), `None` without a threshold.
+        flagged: bool (N,), or `None` if there is no threshold.
         auroc: normal class -> score name -> auROC against the anomalies.
         scores: names of the scores.
     """
@@ -142,15 +143,15 @@ def anomaly_classes(
     predicted: np.ndarray,
     flagged: np.ndarray | None,
 ) -> list[AnomalyClass]:
-    """One row for each anomalous class.
+    """Makes one row for each anomalous class.
 
     Args:
-        names: of the anomalous classes.
+        names: names of the anomalous classes.
         normal: names of the normal classes.
         class_text: str (N,), true class.
         labels: int (N,), -1 = anomaly.
         predicted: int (N,), index among `normal`.
-        flagged: bool (N,), `None` without a threshold.
+        flagged: bool (N,), or `None` if there is no threshold.
     """
     rows = []
     for name in names:
@@ -161,7 +162,7 @@ def anomaly_classes(
                 name,
                 int(own.sum()),
                 None if flagged is None else Rate.of(flagged[own]),
-                normal[counts.argmax()] if own.any() else "",
+                normal[int(counts.argmax())] if own.any() else "",
                 Rate(int(counts.max()), int(own.sum())),
             )
         )
@@ -169,15 +170,15 @@ def anomaly_classes(
 
 
 def first_of_each(class_text: np.ndarray, among: np.ndarray, count: int) -> np.ndarray:
-    """Indices, int (<= count,), of the first image of each class, then the second of each, ...
+    """Chooses the first image of each class, then the second image of each class, and so on.
 
     Args:
-        class_text: str (N,).
-        among: bool (N,), which images to choose from.
-        count: how many to choose.
+        class_text: str (N,), names of the classes.
+        among: bool (N,), the images that may be chosen.
+        count: largest number of images that are chosen.
 
     Returns:
-        The chosen, sorted by class and then in order.
+        Indices of the chosen images, int (<= count,), sorted by class and then by index.
     """
     places = np.flatnonzero(among)
     _, classes = np.unique(class_text[places], return_inverse=True)
@@ -190,7 +191,7 @@ def first_of_each(class_text: np.ndarray, among: np.ndarray, count: int) -> np.n
 
 
 def flatten(config: dict[str, object], prefix: str = "") -> dict[str, str]:
-    """Nested plain values as text under dotted names."""
+    """Turns nested plain values into texts with dotted names, such as `data.source`."""
     flat = {}
     for key, value in config.items():
         name = f"{prefix}{key}"

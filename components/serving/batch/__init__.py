@@ -1,1 +1,1 @@
-"""Scores of many images through Apache Beam."""
+"""Scores many images with Apache Beam."""

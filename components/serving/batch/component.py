@@ -1,4 +1,4 @@
-"""The BatchScorer component: scores unlabelled images with a blessed model."""
+"""The BatchScorer component, which scores unlabelled images with a blessed model."""
 
 import logging
 
@@ -20,16 +20,16 @@ def BatchScorer(  # noqa: N802
     digest: tfx.dsl.components.Parameter[str],
     pipeline: tfx.dsl.components.BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
-    """Fills `scores` as `pipeline.score_all` does, or leaves it empty without a blessing.
+    """Fills `scores` with `score_all`. If the model is not blessed, `scores` stays empty.
 
-    The stock BulkInferrer would end at the first image that cannot be decoded, and write each
-    image and its reconstruction beside the scores.
+    The stock BulkInferrer would stop at the first image that cannot be decoded, and it would write
+    each image and its reconstruction in addition to the scores.
 
     Args:
-        model: the model that scores.
-        blessing: the Evaluator's blessing of the model.
-        scores: the artifact that is filled.
-        images: resolved input, see `inputs`.
+        model: model that computes the scores.
+        blessing: blessing of the model by the Evaluator.
+        scores: artifact that is filled.
+        images: resolved input, see `components.serving.batch.inputs`.
         fingerprint: digest of the input, for TFX's cache.
         digest: digest of the code, for TFX's cache.
         pipeline: Beam pipeline, which TFX gives.
@@ -39,4 +39,4 @@ def BatchScorer(  # noqa: N802
         logging.info("The model is not blessed, so it scores nothing.")
         return
     counts = score_all(pipeline, path_utils.serving_model_path(model.uri), [images], scores.uri)
-    logging.info("%d images scored, %d could not be.", counts.scored, counts.dead)
+    logging.info("%d images were scored, and %d could not be scored.", counts.scored, counts.dead)

@@ -1,6 +1,6 @@
-"""What is scored: images, manifests of images and TFRecords, found by their names.
+"""Finds the images, manifests and TFRecords that are scored.
 
-Beam takes seconds to import, so it is imported only for files that are not on this machine.
+Beam is imported only for files that are not on this machine, because the import takes seconds.
 """
 
 import csv
@@ -9,42 +9,46 @@ import io
 import itertools
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple, TextIO
 
-from components.data.folder import is_image, walk
+from components.data.folder import Table, walk
+from components.data.formats import looks_like_image
 from models.errors import UserError
 
 _MANIFESTS = (".txt", ".csv")
-# Images read by one worker at a time: the unit of parallelism.
+_REACHABLE_SECONDS = 20
+# Number of images in each unit of parallel work.
 SHARD_SIZE = 64
 
 
 class Shard(NamedTuple):
-    """What one worker reads at a time: some images, or one file of TFRecords."""
+    """A unit of parallel work: some images, or one file of TFRecords."""
 
     folder: str
-    """Folder of those `names` that are relative paths."""
+    """Folder in which relative `names` are looked up."""
     names: tuple[str, ...]
     """Paths of the files."""
     are_images: bool
+    """Whether the files are images. Otherwise they are TFRecords."""
 
     def path(self, name: str) -> str:
-        """Where a name's file lies."""
+        """Returns the path or URI of the file with this name."""
         return name if "://" in name else os.path.join(self.folder, name)
 
 
 def absolute(path: str) -> str:
-    """A path that holds for workers too, whose working directory may be another."""
+    """Makes a path absolute, because workers may have another working directory."""
     return path if "://" in path else os.path.abspath(path)
 
 
 def resolve(name: str) -> str:
-    """The input's absolute path.
+    """Returns the absolute path of an input.
 
     Raises:
-        UserError: if there is nothing of that name, or a CSV manifest cannot be read or has no
-            column `path`.
+        UserError: if there is no such input, or if a CSV manifest cannot be read or has no column
+            `path`.
     """
     path = absolute(name)
     if not os.path.exists(path) and next(_matched(path), None) is None:
@@ -57,29 +61,68 @@ def resolve(name: str) -> str:
             raise UserError(f"Cannot read the manifest {name}: {error}") from error
         if "path" not in columns:
             raise UserError(f"The manifest {name} has no column `path` in its first line.")
+    if path.endswith(_MANIFESTS):
+        _check_remote(name, path)
     return path
 
 
-def shards(path: str) -> Iterator[Shard]:
-    """What a resolved input consists of.
+def _check_remote(name: str, path: str) -> None:
+    """Raises a UserError if a store that a manifest names cannot be reached, and waits not long."""
+    stores: dict[str, str] = {}
+    try:
+        for line in _listed(path):
+            if "://" in line:
+                scheme, _, rest = line.partition("://")
+                stores.setdefault(f"{scheme}://{rest.split('/')[0]}", line)
+    except (OSError, ValueError, csv.Error):
+        return  # The shards of a manifest that cannot be read are a dead letter.
+    for store, line in stores.items():
+        outcome: list[str] = []
+        thread = threading.Thread(target=_try_to_match, args=(line, outcome), daemon=True)
+        thread.start()
+        thread.join(_REACHABLE_SECONDS)
+        if outcome != [""]:
+            reason = outcome[0] if outcome else f"no answer within {_REACHABLE_SECONDS} s"
+            raise UserError(
+                f"The manifest {name} lists files in {store}, which cannot be reached ({reason}). "
+                "Check the network and the credentials, or remove these lines."
+            )
 
-    * a folder: the images in it, at any depth;
-    * a manifest, `.txt` or `.csv`: the images it lists, a path a line or in the column `path`,
-      relative to the manifest;
-    * any other file or glob: an image if it is so named, else TFRecords.
+
+def _try_to_match(line: str, outcome: list[str]) -> None:
+    try:
+        next(_matched(line), None)
+    except Exception as error:  # Each file system has errors of its own.
+        outcome.append(" ".join(str(error).split())[:200] or type(error).__name__)
+    else:
+        outcome.append("")
+
+
+def shards(path: str, table: Table) -> Iterator[Shard]:
+    """Divides a resolved input into shards.
+
+    * A folder gives the images in it, at any depth.
+    * A manifest gives the images that it lists, whose paths are relative to the manifest. `.txt`
+      has one path in each line, and `.csv` has the paths in the column `path`.
+    * Any other file, or each file that matches a glob, is an image if it has the name of an image.
+      Otherwise it is a file of TFRecords.
+
+    Args:
+        path: the input.
+        table: table in which the files of a folder that are left out are counted.
 
     Raises:
         OSError: if a manifest cannot be read.
-        ValueError: if it is not a text.
+        ValueError: if a manifest is not a text.
     """
     if path.endswith(_MANIFESTS):
         yield from _image_shards(os.path.dirname(path), _listed(path))
     elif os.path.isdir(path):
-        yield from _image_shards("", (file for file, *_ in _files(path) if is_image(file)))
+        yield from _image_shards("", walk(path, table))
     else:
         images = []
         for file, *_ in _files(path):
-            if is_image(file):
+            if looks_like_image(file, b""):
                 images.append(file)
             else:
                 yield Shard("", (file,), are_images=False)
@@ -87,9 +130,12 @@ def shards(path: str) -> Iterator[Shard]:
 
 
 def fingerprint(path: str) -> str:
-    """Digest of names, sizes and times of a resolved input's files, 16 hexadecimal digits.
+    """Computes a digest of names, sizes and times of the files of a resolved input.
 
-    For a manifest only the manifest itself counts, not the images that it lists.
+    For a manifest, this is the file of the manifest itself, and not the images that it lists.
+
+    Returns:
+        16 hexadecimal digits.
     """
     digest = hashlib.sha256()
     for file in _files(path):
@@ -98,21 +144,22 @@ def fingerprint(path: str) -> str:
 
 
 def _files(path: str) -> Iterator[tuple[str, int, float]]:
-    """Path, size and time of one file, or of all visible files in a folder or of a glob."""
+    """Yields path, size and time of one file, or of all visible files in a folder or glob."""
     if not os.path.exists(path):
         yield from _matched(path)
     elif os.path.isdir(path):
-        yield from map(_local, walk(path))
+        yield from map(_local, walk(path, Table()))
     else:
         yield _local(path)
 
 
-def _local(path):
-    status = os.stat(path, follow_symlinks=False)  # A broken link is found when it is read.
+def _local(path: str) -> tuple[str, int, float]:
+    # A link is not followed, so that a broken link is reported only when its image is read.
+    status = os.stat(path, follow_symlinks=False)
     return path, status.st_size, status.st_mtime
 
 
-def _matched(pattern):
+def _matched(pattern: str) -> Iterator[tuple[str, int, float]]:
     from apache_beam.io.filesystems import FileSystems
 
     try:
@@ -124,7 +171,7 @@ def _matched(pattern):
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file on this machine, or one in a file system that Beam knows.
+    """Opens a file on this machine, or in another file system that Beam knows.
 
     Raises:
         OSError: if the file cannot be opened.
@@ -132,9 +179,10 @@ def open_file(path: str) -> BinaryIO:
     """
     if "://" not in path:
         return open(path, "rb")  # noqa: SIM115
+    from apache_beam.io.filesystem import CompressionTypes
     from apache_beam.io.filesystems import FileSystems
 
-    return FileSystems.open(path)
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 def _image_shards(folder: str, names: Iterable[str]) -> Iterator[Shard]:

@@ -2,8 +2,8 @@
 
 import json
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import apache_beam as beam
 import tensorflow as tf
@@ -11,20 +11,23 @@ from apache_beam.metrics import Metrics
 
 from components.serving import storage
 from components.serving.batch.inputs import absolute, resolve
-from components.serving.batch.reading import DEAD, FindShards, ReadShard
+from components.serving.batch.reading import DEAD, LEFT_OUT, FindShards, ReadShard
 from components.serving.batch.scoring import ScoreBatch
 from components.serving.batch.writing import FORMATS, write_scores
-from components.serving.runner import output_kinds
+from components.serving.runner import Kind, output_kinds
 from models.errors import UserError
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the records."""
+    """Numbers of records."""
 
     scored: int
+    """Number of records that were scored."""
     dead: int
-    """Records that could not be read or decoded: the dead letters."""
+    """Number of records that could not be read or decoded, which are called dead letters."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Outcome -> number of files that were left out of folders, see `components.data.folder`."""
 
 
 def score_all(
@@ -36,23 +39,28 @@ def score_all(
     output_format: str = FORMATS[0],
     batch_size: int = 100,
 ) -> Counts:
-    """Scores all images of `inputs` and writes the folder `output`, which appears whole or not.
+    """Scores all images of `inputs` and writes the folder `output`, which appears only when done.
 
-    In it are the folder `scores`, in no particular order: `id` and all outputs of the model but
-    the reconstruction; `dead-letters.jsonl`: `id` and `reason` of each record that could not be
-    scored; and `counts.json`. Images are in memory a batch at a time in each worker thread; what
-    grows with the input is the list of its files' names.
+    The folder has three parts:
+
+    * The folder `scores` has the `id` of each image and all outputs of the model except the
+      reconstruction, in any order.
+    * `dead-letters.jsonl` has `id` and `reason` of each record that could not be scored.
+    * `counts.json` has the numbers of both, and those of files that were left out of folders.
+
+    Each worker thread has only one batch of images in memory. Only the list of file names grows
+    with the input.
 
     Args:
         pipeline: an empty Beam pipeline, whose workers see the same files under the same paths.
-        model_dir: folder of a SavedModel by `components.serving.export`.
+        model_dir: folder of a SavedModel that `components.serving.export` has written.
         inputs: folders, images, manifests, TFRecords or globs, see `inputs.shards`.
-        output: a folder that does not exist or is empty.
+        output: folder that does not exist or is empty.
         output_format: `tfrecord` (gzipped) or `parquet`.
-        batch_size: images scored at once.
+        batch_size: number of images that are scored at a time.
 
     Raises:
-        UserError: if the model or an input is missing, `output` has something in it, or there is
+        UserError: if the model or an input is missing, if `output` is not empty, or if there is
             nothing to score.
     """
     model_dir, output = absolute(model_dir), absolute(output)
@@ -65,23 +73,38 @@ def score_all(
         not tf.io.gfile.isdir(output) or tf.io.gfile.listdir(output)
     ):
         raise UserError(
-            f"The output {output} exists and is not an empty folder: name another or remove it."
+            f"The output {output} exists and is not an empty folder: give another one or remove it."
         )
     with storage.incoming(f"{output}.{uuid.uuid4().hex[:8]}.incoming") as folder:
         tf.io.gfile.makedirs(folder)
         with pipeline:
             _build(pipeline, model_dir, paths, folder, output_format, batch_size, kinds)
         with tf.io.gfile.GFile(f"{folder}/counts.json") as file:
-            counts = Counts(**{"scored": 0, "dead": 0, **json.load(file)})
-        if counts == Counts(0, 0):
+            found = json.load(file)
+        left_out = {name: found[name] for name in sorted(found) if name not in ("scored", "dead")}
+        counts = Counts(found.get("scored", 0), found.get("dead", 0), left_out)
+        if not counts.scored and not counts.dead:
             raise UserError(f"There are no images in {', '.join(inputs)}.")
         storage.publish(folder, output)
     return counts
 
 
-def _build(pipeline, model_dir, paths, folder, output_format, batch_size, kinds):
-    found = pipeline | beam.Create(paths) | beam.ParDo(FindShards()).with_outputs(DEAD, main="main")
-    # Names alone are shuffled; from reading to writing all is one stage, a batch at a time.
+def _build(
+    pipeline: beam.Pipeline,
+    model_dir: str,
+    paths: list[str],
+    folder: str,
+    output_format: str,
+    batch_size: int,
+    kinds: dict[str, Kind],
+) -> None:
+    found = (
+        pipeline
+        | beam.Create(paths)
+        | beam.ParDo(FindShards()).with_outputs(DEAD, LEFT_OUT, main="main")
+    )
+    # Only names are shuffled. Reading, scoring and writing form one stage, which has only one batch
+    # in memory.
     images = found.main | beam.Reshuffle() | beam.ParDo(ReadShard()).with_outputs(DEAD, main="main")
     scores = (
         images.main
@@ -100,18 +123,22 @@ def _build(pipeline, model_dir, paths, folder, output_format, batch_size, kinds)
         (
             scores.main | "Scored" >> beam.Map(_counted, "scored"),
             dead | "Dead" >> beam.Map(_counted, "dead"),
+            found[LEFT_OUT],
         )
-        | "Both" >> beam.Flatten()
-        | beam.combiners.Count.PerElement()
+        | "All" >> beam.Flatten()
+        | beam.CombinePerKey(sum)
         | beam.combiners.ToDict()
         | "Counts" >> beam.Map(_write_json, f"{folder}/counts.json")
     )
 
 
 def _counted(_, kind):
-    """For the runner's display; a retried bundle counts twice there, but not in counts.json."""
+    """Counts a record for the display of the runner, and returns kind and 1 for `counts.json`.
+
+    If a bundle is tried again, the display counts its records twice, but `counts.json` does not.
+    """
     Metrics.counter("batch_scoring", kind).inc()
-    return kind
+    return kind, 1
 
 
 def _write_json(values, path):

@@ -1,77 +1,138 @@
-"""From inputs to encoded images; what cannot be read becomes a dead letter."""
+"""Reads encoded images from inputs. A record that cannot be read becomes a dead letter."""
 
 import csv
+import gzip
 import os
+import struct
+import zlib
 from collections.abc import Iterator
+from typing import IO, Any
 
 import apache_beam as beam
+import google_crc32c
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from components.data.examples import ENCODED, ID
+from components.data.folder import UNREADABLE, Table
+from components.data.formats import to_decodable
 from components.serving.batch import inputs
+from models.errors import UserError
 
-DEAD = "dead"
+DEAD, LEFT_OUT = "dead", "left_out"
+DAMAGED = "the record is damaged or cut off"
+# The length of a record and its checksum; then follow the content and its checksum.
+_HEADER, _CHECK = struct.Struct("<QI"), struct.Struct("<I")
 
 
-def dead_letter(identity: str, reason: object) -> beam.pvalue.TaggedOutput:
-    """What is kept of a record that cannot be scored."""
+def dead_letter(identity: str, reason: object) -> Any:
+    """Makes the tagged output for a record that cannot be scored.
+
+    Its type is `Any`, because Beam takes the result type of `DoFn.process` for the type of the main
+    output alone.
+    """
     return beam.pvalue.TaggedOutput(DEAD, {"id": identity, "reason": str(reason)})
 
 
 class FindShards(beam.DoFn):
-    """Resolved input -> its shards."""
+    """Turns a resolved input into its shards."""
 
     def process(self, path: str) -> Iterator[inputs.Shard]:
-        """Tags a manifest that breaks off as dead."""
+        """Yields the shards, and dead letters for what cannot be read.
+
+        The files of a folder that are left out are counted for each outcome.
+        """
+        table = Table()
         try:
-            yield from inputs.shards(path)
+            yield from inputs.shards(path, table)
         except (OSError, ValueError, csv.Error) as error:
             yield dead_letter(path, error)
+        for name in table.names.pop(UNREADABLE, ()):
+            yield dead_letter(name, "unreadable")
+        for outcome in table.names:
+            yield beam.pvalue.TaggedOutput(LEFT_OUT, (outcome, table.counts[outcome]))
 
 
 class ReadShard(beam.DoFn):
-    """Shard -> (id, encoded image): one at a time, so that memory does not grow with the shard.
+    """Turns a shard into pairs of id and encoded image.
 
-    The id of an image is its path, as the manifest has it; that of an Example its feature `id`
-    or, without, its file and place.
+    The pairs are yielded one at a time, so that memory does not grow with the shard. The id of an
+    image is its path, as it is in the manifest. The id of an Example is its feature `id`. If it has
+    none, the id is made of its file and its place in the file.
     """
 
     def process(self, shard: inputs.Shard) -> Iterator[tuple[str, bytes]]:
-        """Tags files and records that cannot be read as dead."""
+        """Yields pairs, and a dead letter for each file or record that cannot be read."""
         for name in shard.names:
             read = _read_image if shard.are_images else _read_examples
-            # A file's name may be no text; an id always is.
+            # The name of a file may be any bytes, but an id must be a text.
             yield from read(os.fsencode(name).decode(errors="replace"), shard.path(name))
 
 
-def _read_image(name, path):
+def _read_image(name: str, path: str) -> Iterator[tuple[str, bytes]]:
     try:
         with inputs.open_file(path) as file:
-            encoded = file.read()
-    except (OSError, ValueError) as error:  # ValueError: of a scheme without a file system
+            encoded = to_decodable(file.read())
+    except Exception as error:  # Each file system has errors of its own.
         yield dead_letter(name, getattr(error, "strerror", None) or error)
     else:
         yield name, encoded
 
 
-def _read_examples(name, path):
-    compression = "GZIP" if path.endswith(".gz") else ""
-    records = tf.data.TFRecordDataset(path, compression).as_numpy_iterator()
+def _read_examples(name: str, path: str) -> Iterator[tuple[str, bytes]]:
+    try:
+        with inputs.open_file(path) as file:
+            records = gzip.GzipFile(fileobj=file) if path.endswith(".gz") else file
+            for place, record in enumerate(read_records(records, name)):
+                identity = f"{name}:{place}"
+                yield dead_letter(identity, DAMAGED) if record is None else _parse(record, identity)
+    except (OSError, EOFError, zlib.error) as error:
+        yield dead_letter(name, getattr(error, "strerror", None) or error)
+
+
+def read_records(file: IO[bytes], name: str) -> Iterator[bytes | None]:
+    """Reads the records of a TFRecord file, also those behind a damaged one.
+
+    TensorFlow's own reader stops at the first damaged record.
+
+    Args:
+        file: the file.
+        name: name of the file, for messages.
+
+    Yields:
+        The content of each record; `None` for a record whose content is damaged, or which is cut
+        off at the end of the file.
+
+    Raises:
+        UserError: if the length of a record is damaged, so that nobody knows where the next one
+            begins.
+    """
     place = 0
-    while True:
-        try:
-            record = next(records)
-        except StopIteration:
+    while header := file.read(_HEADER.size):
+        if len(header) < _HEADER.size:
+            yield None
             return
-        except tf.errors.OpError as error:  # the rest of the file is lost
-            yield dead_letter(f"{name}:{place}", f"not readable as TFRecords: {error.message}")
+        length, length_check = _HEADER.unpack(header)
+        if _masked_crc(header[:8]) != length_check:
+            raise UserError(
+                f"{name} is damaged, or it is not a file of TFRecords: the length of its record "
+                f"{place} is wrong, so the rest of the file cannot be read. Repair or remove it."
+            )
+        content, check = file.read(length), file.read(_CHECK.size)
+        if len(check) < _CHECK.size:
+            yield None
             return
-        yield _parse(record, f"{name}:{place}")
+        yield content if _masked_crc(content) == _CHECK.unpack(check)[0] else None
         place += 1
 
 
-def _parse(record, identity):
+def _masked_crc(content: bytes) -> int:
+    """The checksum of TFRecords: CRC-32C, rotated, plus a constant."""
+    crc = google_crc32c.value(content)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _parse(record: bytes, identity: str) -> tuple[str, bytes]:
     try:
         features = tf.train.Example.FromString(record).features.feature
     except DecodeError:

@@ -1,4 +1,4 @@
-"""The model within Beam."""
+"""Runs the model in a Beam pipeline."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from components.serving.runner import SavedModelClient
 
 
 class ScoreBatch(beam.DoFn):
-    """Batch of (id, encoded image) -> records: `id` and the named outputs.
+    """Turns a batch of pairs (id, encoded image) into records with `id` and the named outputs.
 
     Args:
         model_dir: folder of the SavedModel, which each worker process loads once.
@@ -24,11 +24,11 @@ class ScoreBatch(beam.DoFn):
         self._shared = shared.Shared()
 
     def setup(self) -> None:
-        """Loads the model, or takes the one that another thread has loaded."""
+        """Loads the model, unless another thread of the process has loaded it."""
         self._client = self._shared.acquire(lambda: SavedModelClient(self._model_dir))
 
     def process(self, batch: list[tuple[str, bytes]]) -> Iterator[dict[str, object]]:
-        """Gives a record for each image; one that cannot be decoded becomes a dead letter."""
+        """Yields a record for each image, or a dead letter if it cannot be decoded."""
         identities, images = zip(*batch, strict=True)
         for result in score_batch(self._client, identities, images):
             if isinstance(result, Unreadable):

@@ -1,19 +1,23 @@
-"""Scores as TFRecords or Parquet."""
+"""Writes scores as TFRecords or Parquet."""
+
+from collections.abc import Mapping
 
 import apache_beam as beam
 import pyarrow as pa
 import tensorflow as tf
 
+from components.serving.runner import Kind
+
 FORMATS = ("tfrecord", "parquet")
 
 
-def write_scores(prefix: str, output_format: str, kinds: dict[str, str]) -> beam.PTransform:
-    """Writes records, `id` and outputs, as sharded files.
+def write_scores(prefix: str, output_format: str, kinds: Mapping[str, Kind]) -> beam.PTransform:
+    """Makes a transform that writes records with `id` and outputs into sharded files.
 
     Args:
-        prefix: of the files' paths.
+        prefix: beginning of the paths of the files.
         output_format: one of `FORMATS`.
-        kinds: name -> what an image has of each output: a `text`, a `number` or `numbers`.
+        kinds: name of each output -> its kind for one image: `text`, `number` or `numbers`.
     """
     if output_format == "tfrecord":
         return "Examples" >> beam.Map(to_example) | beam.io.WriteToTFRecord(
@@ -29,7 +33,7 @@ def write_scores(prefix: str, output_format: str, kinds: dict[str, str]) -> beam
 
 
 def to_example(record: dict[str, object]) -> tf.train.Example:
-    """A record as tf.Example: texts as bytes, numbers as floats."""
+    """Turns a record into a tf.Example, with texts as bytes and numbers as floats."""
     example = tf.train.Example()
     for name, value in record.items():
         feature = example.features.feature[name]

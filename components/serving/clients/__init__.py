@@ -1,4 +1,4 @@
-"""Scoring of image files, by a SavedModel on this machine or through TensorFlow Serving."""
+"""Clients that score images with a SavedModel on this machine or through TensorFlow Serving."""
 
 from urllib.parse import urlsplit
 
@@ -7,30 +7,30 @@ from models.errors import UserError
 
 
 def local(model: str) -> Client:
-    """A client that runs a pushed model in this process.
+    """Creates a client that runs a pushed model in this process.
 
     Args:
         model: a run's output folder, its `serving` folder, or the folder of one version.
 
     Raises:
-        UserError: if there is no model of ours.
+        UserError: if there is no model, or if it is not one of ours.
     """
-    # Imported here, and the others below, because TensorFlow takes seconds to load.
+    # All clients are imported only when they are needed, because TensorFlow takes seconds to load.
     from components.serving.runner import SavedModelClient, newest_version
 
     return SavedModelClient(newest_version(model))
 
 
 def remote(url: str, model_name: str, timeout: float) -> Client:
-    """A client of a running TensorFlow Serving.
+    """Creates a client of a running TensorFlow Serving.
 
     Args:
-        url: `http://HOST:PORT` (or https) for REST, `grpc://HOST:PORT` for gRPC.
+        url: `http://HOST:PORT` (or https) for REST, or `grpc://HOST:PORT` for gRPC.
         model_name: name under which the model is served.
-        timeout: seconds that one request may take.
+        timeout: largest duration of one request, in seconds.
 
     Raises:
-        UserError: if the URL is of no such form.
+        UserError: if the URL does not have one of these forms.
     """
     wrong = UserError(
         f"The address of a server must be http://HOST:PORT or grpc://HOST:PORT, not '{url}'.", "url"

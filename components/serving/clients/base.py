@@ -1,7 +1,6 @@
-"""The one interface of all clients, and what they share."""
+"""The interface of all clients, and the code that they share."""
 
 import abc
-import re
 import time
 from collections.abc import Sequence
 
@@ -11,38 +10,44 @@ from models.errors import UserError
 
 SIGNATURE, INPUT = "score_images", "images"
 ATTEMPTS = 5
-_FIRST_PAUSE = 0.25  # seconds, doubled from attempt to attempt
+_FIRST_PAUSE = 0.25  # seconds; each pause is twice as long as the one before
 
 
 class Refused(ValueError):
-    """At least one of these images cannot be decoded."""
+    """Raised if at least one image of a batch cannot be decoded."""
 
 
 class Unavailable(ConnectionError):
-    """The server cannot be reached or has too much to do; later it may answer."""
+    """Raised if the server cannot be reached or is overloaded. It may answer later."""
 
 
 class Client(abc.ABC):
-    """Scores encoded images."""
+    """Base class of clients, which score encoded images."""
 
     @abc.abstractmethod
     def score(self, images: Sequence[bytes]) -> dict[str, np.ndarray]:
-        """Every output of the model's signature `score_images`.
+        """Computes all outputs of the model's signature `score_images`.
 
         Args:
-            images: encoded PNG, JPEG, GIF or BMP, at least one, of any sizes.
+            images: at least one encoded PNG, JPEG, GIF or BMP, each of any size.
 
         Returns:
-            Name -> float32 or str array whose first axis is that of the images.
+            Name of each output -> float32 or str array, with the images along the first axis.
 
         Raises:
             Refused: if an image cannot be decoded.
-            UserError: if the model cannot be reached or is none of ours.
+            UserError: if the model cannot be reached, or if it is not one of ours.
         """
 
 
 class RemoteClient(Client):
-    """Tries again, after longer and longer pauses, while the server is unavailable."""
+    """Base class of clients of a server. It repeats a request while the server is unavailable.
+
+    Args:
+        url: address of the server.
+        model_name: name under which the model is served.
+        timeout: largest duration of one request, in seconds.
+    """
 
     def __init__(self, url: str, model_name: str, timeout: float):
         self.url = url
@@ -50,8 +55,9 @@ class RemoteClient(Client):
         self.timeout = timeout
 
     def score(self, images: Sequence[bytes]) -> dict[str, np.ndarray]:
-        """As documented in `Client`."""
-        for attempt in range(1, ATTEMPTS + 1):
+        """Scores encoded images, see `Client`."""
+        attempt = 1
+        while True:
             try:
                 return self.request(images)
             except Unavailable as error:
@@ -61,13 +67,14 @@ class RemoteClient(Client):
                         f"attempts ({error}): is TensorFlow Serving running there?"
                     ) from error
                 time.sleep(_FIRST_PAUSE * 2 ** (attempt - 1))
+                attempt += 1
 
     @abc.abstractmethod
     def request(self, images: Sequence[bytes]) -> dict[str, np.ndarray]:
-        """One attempt; raises `Unavailable` where another one may succeed."""
+        """Makes one attempt. It raises `Unavailable` if another attempt may succeed."""
 
     def deadline_exceeded(self) -> UserError:
-        """The error for a request that took too long."""
+        """Returns the error for a request that took too long."""
         return UserError(
             f"{self.url} did not answer within {self.timeout:g} s: is the server overloaded? "
             "A longer time limit may help.",
@@ -75,7 +82,7 @@ class RemoteClient(Client):
         )
 
     def model_unknown(self) -> UserError:
-        """The error for a model that the server does not have."""
+        """Returns the error for a model that the server does not have."""
         return UserError(
             f"The server at {self.url} has no model '{self.model_name}': give the name under "
             "which the model is served.",
@@ -83,19 +90,13 @@ class RemoteClient(Client):
         )
 
     def failed(self, message: str) -> UserError:
-        """The error for any other answer."""
+        """Returns the error for any other answer."""
         return UserError(f"The server at {self.url} failed on model '{self.model_name}': {message}")
 
 
 def as_array(values: np.ndarray | Sequence) -> np.ndarray:
-    """Floats as float32; text, which TensorFlow has as bytes, as str."""
+    """Makes an array. Floats become float32, and texts, which are bytes in TensorFlow, str."""
     array = np.asarray(values)
     if array.dtype == object:
         return np.array([text.decode() for text in array])
     return array.astype("float32") if array.dtype.kind == "f" else array
-
-
-def one_line(message: str) -> str:
-    """What an error of TensorFlow says, without where in its graph that happened."""
-    message = message.partition("\n\t [[")[0].rpartition("\n")[2]
-    return re.sub(r"\{\{.*?\}\}", "", message).strip()[:300]

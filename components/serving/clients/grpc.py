@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from components.data.pixels import decoder_reason
 from components.serving.clients.base import (
     INPUT,
     SIGNATURE,
@@ -15,14 +16,14 @@ from components.serving.clients.base import (
     RemoteClient,
     Unavailable,
     as_array,
-    one_line,
 )
 
 _OPTIONS = [
     # Reconstructions of large images exceed the default of 4 MB.
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    # Not longer than our own pauses: an attempt in between would fail without being made.
+    # These are not longer than our own pauses. Otherwise gRPC would fail at once in our next
+    # attempts, because it would still wait before it connects again.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -30,7 +31,7 @@ _OPTIONS = [
 
 
 class GrpcClient(RemoteClient):
-    """Calls PredictionService.Predict, without TLS."""
+    """Calls `PredictionService.Predict`, without TLS."""
 
     def __init__(self, url: str, model_name: str, timeout: float):
         super().__init__(url, model_name, timeout)
@@ -38,7 +39,7 @@ class GrpcClient(RemoteClient):
         self._service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
     def request(self, images: Sequence[bytes]) -> dict[str, np.ndarray]:
-        """As documented in `RemoteClient`."""
+        """Makes one attempt, see `RemoteClient`."""
         request = predict_pb2.PredictRequest()
         request.model_spec.name = self.model_name
         request.model_spec.signature_name = SIGNATURE
@@ -46,7 +47,7 @@ class GrpcClient(RemoteClient):
         try:
             response = self._service.Predict(request, self.timeout)
         except grpc.RpcError as error:
-            raise self._explained(error.code(), one_line(error.details())) from error
+            raise self._explained(error.code(), decoder_reason(error.details())) from error
         return {name: as_array(tf.make_ndarray(value)) for name, value in response.outputs.items()}
 
     def _explained(self, code: grpc.StatusCode, details: str) -> Exception:

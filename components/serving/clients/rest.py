@@ -7,6 +7,7 @@ from urllib.parse import quote
 import numpy as np
 import requests
 
+from components.data.pixels import decoder_reason
 from components.serving.clients.base import (
     INPUT,
     SIGNATURE,
@@ -14,7 +15,6 @@ from components.serving.clients.base import (
     RemoteClient,
     Unavailable,
     as_array,
-    one_line,
 )
 
 
@@ -27,7 +27,7 @@ class RestClient(RemoteClient):
         self._endpoint = f"{url.rstrip('/')}/v1/models/{quote(model_name, safe='')}:predict"
 
     def request(self, images: Sequence[bytes]) -> dict[str, np.ndarray]:
-        """As documented in `RemoteClient`."""
+        """Makes one attempt, see `RemoteClient`."""
         encoded = [{"b64": base64.b64encode(image).decode()} for image in images]
         try:
             response = self._session.post(
@@ -47,7 +47,7 @@ class RestClient(RemoteClient):
             answer = response.json()
             if response.ok:
                 return {name: as_array(values) for name, values in answer["outputs"].items()}
-            message = one_line(answer["error"])
+            message = decoder_reason(answer["error"])
         except (ValueError, KeyError, TypeError, AttributeError):
             raise self.failed(
                 f"HTTP status {response.status_code}, and not an answer of TensorFlow Serving"

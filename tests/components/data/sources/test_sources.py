@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from components.data import sources
-from components.data.sources.base import UnreadableImage
+from components.data.folder import READ, UNREADABLE
+from components.data.pixels import UnreadableImage
 from models.errors import UserError
 
 IDX_FILES = {
@@ -279,15 +280,19 @@ def test_undecodable_images_are_given_by_name(tmp_path):
     (tmp_path / "a" / "2.png").write_bytes(b"no image at all")
     good = (tmp_path / "a" / "1.png").read_bytes()
     (tmp_path / "a" / "3.png").write_bytes(good[: len(good) // 2])
-    items = read_all(sources.find("images", str(tmp_path)), "train")
-    assert [isinstance(item, UnreadableImage) for item in items] == [False, True, True]
-    assert items[1].path.endswith("2.png")
+    source = sources.find("images", str(tmp_path))
+    items = read_all(source, "train")
+    # What is no image is not in the index, but counted; what is damaged is found when it is read.
+    assert [isinstance(item, UnreadableImage) for item in items] == [False, True]
+    assert items[1].path.endswith("3.png")
     assert items[1].reason
+    assert source.table.counts == {READ: 2, UNREADABLE: 1}
+    assert "2.png (no image of a known format, or damaged)" in source.table.names[UNREADABLE][0]
 
 
 def test_folders_without_images(tmp_path):
     with pytest.raises(UserError, match="no class folders"):
-        sources.find("images", str(tmp_path))
+        sources.find("images", str(tmp_path)).labels()
     with pytest.raises(UserError, match="does not exist"):
         sources.find("images", str(tmp_path / "nowhere"))
 
