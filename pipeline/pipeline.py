@@ -249,6 +249,7 @@ def _report(
                 "seed": config.seed,
                 "config": _described(plan),
                 "gate": dataclasses.asdict(config.gate),
+                "data": {"left_out": plan.table.lines(), "warnings": plan.warnings},
                 "digest": code_digest("components.evaluation.report.component"),
             }
         ),

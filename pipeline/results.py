@@ -33,6 +33,8 @@ class Results:
     blessed: bool
     gates: list[tuple[str, str]]
     """Pairs of gate and outcome."""
+    data: list[str]
+    """Sentences about the data: warnings, and what was left out."""
     scores: str | None
     """Folder of the scores of `--score-images`, or `None` if there are none."""
 
@@ -61,6 +63,7 @@ def read(output_dir: str) -> Results:
         accuracy=summary["accuracy"],
         blessed=summary["blessed"],
         gates=[(gate, outcome) for gate, outcome in summary["gates"]],
+        data=summary["data"],
         scores=_scores_of_the_run(store, reporting) if summary["blessed"] else None,
     )
 

@@ -25,6 +25,8 @@ _START = 16  # bytes that tell a format
 class Table:
     """What became of files: for each kind of outcome a count and the first names."""
 
+    root: str | None = None
+    """Folder that names are shown relative to; `None`: they are shown as they are."""
     counts: dict[str, int] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)
 
@@ -33,7 +35,7 @@ class Table:
         self.counts[outcome] = self.counts.get(outcome, 0) + count
         listed = self.names.setdefault(outcome, [])
         if outcome == UNREADABLE or (outcome != READ and len(listed) < _NAMES):
-            listed.append(printable(name))
+            listed.append(printable(name.removeprefix(f"{self.root}/") if self.root else name))
 
     def lines(self) -> list[str]:
         """A line for each outcome other than `READ`, with the count and the first names."""

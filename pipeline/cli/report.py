@@ -28,6 +28,8 @@ def show(result: results.Results, heading: str) -> None:
     for name, value in result.auroc.items():
         click.echo(f"  {name:<16}{value:.4f}")
     click.echo(f"  accuracy on normal classes {result.accuracy:.4f}\n")
+    for note in result.data if heading == "report" else ():
+        click.echo(f"  {note}")
     for gate, outcome in result.gates:
         click.echo(f"  {gate}: {outcome}")
     click.echo(f"  blessed: {'yes' if result.blessed else 'no'} ({heading})")

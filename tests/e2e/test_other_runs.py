@@ -31,11 +31,11 @@ def in_a_folder(tmp_path, monkeypatch):
 
 
 def test_an_anomaly_planted_in_train_stops_the_run(monkeypatch, tmp_path):
-    def careless(labels, class_names, anomaly, **options):
-        assignment = hold_out(labels, class_names, anomaly, **options)
-        planted = np.flatnonzero(labels["train"] == anomaly[0])[0]
-        assignment["train"][planted] = TRAIN
-        return assignment
+    def careless(index, anomaly, **options):
+        held_out = hold_out(index, anomaly, **options)
+        planted = np.flatnonzero(index.parts["train"].labels == anomaly[0])[0]
+        held_out.splits["train"][planted] = TRAIN
+        return held_out
 
     monkeypatch.setattr(sys.modules["pipeline.plan"], "hold_out", careless)
     config = configs.override(configs.get("digits"), epochs=1, output=str(tmp_path / "out"))
@@ -83,7 +83,7 @@ def test_a_folder_of_images_changed_data_and_undecodable_ones(tmp_path):
     (tmp_path / "data" / "middle" / "bad.png").write_bytes(b"no image")
     broken = capsad(*command)
     assert broken.exit_code == 2
-    assert re.search(r"1 images cannot be decoded.*middle/bad.png", broken.output)
+    assert re.search(r"1 images cannot be read.*middle/bad.png", broken.output)
 
     tolerant = capsad(*command, "--max-unreadable", "1")
     assert tolerant.exit_code == 0, tolerant.output
@@ -123,7 +123,7 @@ def test_a_full_disk(monkeypatch, tmp_path):
     from ml_metadata.errors import InternalError
     from tfx.orchestration.portable import execution_publish_utils
 
-    from components.training import trainer
+    from components.serving import export as serving
 
     def full(*arguments, **settings):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -133,7 +133,7 @@ def test_a_full_disk(monkeypatch, tmp_path):
 
     run_digits = ("run", "digits", "--epochs", "1", "--min-auroc", "0", "--output", "out")
     with monkeypatch.context() as patched:
-        patched.setattr(trainer, "export", full)
+        patched.setattr(serving, "export", full)
         patched.setattr(execution_publish_utils, "publish_failed_execution", full_database)
         result = capsad(*run_digits)
     assert result.exit_code == 2

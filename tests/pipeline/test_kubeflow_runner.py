@@ -98,7 +98,8 @@ def test_options_reach_the_components(specification):
     config = config["custom_config"]["value"]
     assert config["data_dir"] == "s3://bucket/digits"
     assert config["anomaly"] == [3, 5]
-    assert re.fullmatch("split:source,num_files:1,.*", config["fingerprint"])
+    assert re.fullmatch("[0-9a-f]{16}", config["fingerprint"])
+    assert config["held_out"] is None
     parameters = specification.root.dag.tasks["Trainer"].inputs.parameters
     config = json.loads(parameters["custom_config"].runtime_value.constant.string_value)
     assert config["settings"]["epochs"] == 2

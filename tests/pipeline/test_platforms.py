@@ -40,6 +40,7 @@ def test_only_places_differ(pipelines):
     }
     assert different == {
         ("HoldOutExampleGen", "input_base"),
+        ("HoldOutExampleGen", "input_config"),
         ("HoldOutExampleGen", "custom_config"),
         ("Pusher", "push_destination"),
     }
@@ -49,7 +50,7 @@ def test_only_places_differ(pipelines):
     ]
     of_local, of_kubeflow = (found["custom_config"]["value"] for found in configs_)
     changed = {key for key, value in of_kubeflow.items() if value != of_local[key]}
-    assert changed == {"data_dir", "fingerprint", "assignment"}
+    assert changed == {"data_dir", "held_out"}
     assert of_kubeflow["data_dir"] == "gs://bucket/digits"
 
 

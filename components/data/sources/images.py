@@ -69,7 +69,7 @@ class Images(Source):
     def __init__(self, folder: Path, max_pixels: int = MAX_PIXELS):
         self.folder = str(folder.absolute())
         self.max_pixels = max_pixels
-        self._table = Table()
+        self._table = Table(self.folder)
         self._warnings: list[str] = []
 
     @classmethod
@@ -228,7 +228,7 @@ class Images(Source):
                     found[entry.name] = paths
                 else:
                     self._warnings.append(
-                        f"The folder {entry.path} holds no images, so it is not a class."
+                        f"The folder {entry.name}/ holds no images, so it is not a class."
                     )
         return found
 

@@ -77,6 +77,7 @@ def Report(  # noqa: N802
         split_sizes=splits,
         history=training["history"],
         blessed=blessed,
+        data_notes=[*run["data"]["warnings"], *run["data"]["left_out"]],
         gates=gates(run["gate"], measured["overall"][ANOMALY_SCORE][AUROC], blessed),
         config=run["config"],
         versions={

@@ -60,6 +60,8 @@ class ReportData:
     history: Mapping[str, Sequence[float]]
     """Measure -> one value for each epoch, as Keras records it."""
     blessed: bool
+    data_notes: Sequence[str]
+    """Sentences about the data: warnings, and what was left out."""
     gates: Sequence[tuple[str, str]]
     """Pairs of gate and outcome."""
     config: Mapping[str, object]
@@ -94,6 +96,7 @@ def write(folder: str, data: ReportData) -> None:
         "accuracy": data.accuracy,
         "blessed": data.blessed,
         "gates": data.gates,
+        "data": data.data_notes,
     }
     with whole_folder(folder) as incomplete:
         (incomplete / "figures").mkdir()

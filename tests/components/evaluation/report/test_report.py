@@ -41,6 +41,7 @@ def data():
         split_sizes={"train": {names[0]: 100}, "test": {names[0]: 30, "odd": 60}},
         history={"loss": [1.0, 0.5], "val_loss": [1.1, 0.6]},
         blessed=True,
+        data_notes=["3 files ignored, because hidden: <x>"],
         gates=[("auROC at least 0.6", "0.7: passed")],
         config={"data": {"source": "made up"}, "seed": 0},
         versions={"Python": "3"},
@@ -59,6 +60,7 @@ def test_the_page_is_self_contained_and_escaped(data, tmp_path):
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert "http" not in re.sub(r"data:[^\"]*", "", html)
     assert "Blessed" in html
+    assert "3 files ignored, because hidden: &lt;x&gt;" in html
     assert f"{data.auroc['overall']['anomaly_score']:.4f}" in html
 
 
