@@ -92,10 +92,10 @@ def publish(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> N
 
 
 def spreadsheet_safe(cell: Any) -> Any:
-    """A cell of a CSV file that no spreadsheet takes for a formula.
+    """Changes a cell of a CSV file so that no spreadsheet takes it for a formula.
 
-    A text that begins like a formula, with `=`, `+`, `-`, `@`, a tabulator or a carriage return,
-    gets an apostrophe before it. Numbers stay as they are.
+    If a text begins like a formula (with `=`, `+`, `-`, `@`, a tabulator or a carriage return), an
+    apostrophe is put before it. Numbers are not changed.
     """
     if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")):
         return f"'{cell}"

@@ -1,4 +1,4 @@
-"""Draws of training images in which no class is lost."""
+"""Repeats and draws training images so that rare classes are not lost."""
 
 import numpy as np
 
@@ -8,14 +8,13 @@ _LEAST = 50
 
 
 def balance(labels: np.ndarray) -> np.ndarray:
-    """Repeats the images of rare classes, up to 1 in `BALANCE` of the largest class.
+    """Repeats the images of rare classes until each has 1 / `BALANCE` of the largest class.
 
     Args:
-        labels: int array, shape (N,), values 0 to C - 1, every class present.
+        labels: int array, shape (N,), values 0 to C - 1. Every class is present.
 
     Returns:
-        int array, shape (M,), M >= N: places of images. It is 0 to N - 1 in order if no class is so
-        rare.
+        Indices of images, int array, shape (M,), M >= N. If no class is rare, they are 0 to N - 1.
     """
     counts = np.bincount(labels)
     wanted = counts.max() // BALANCE
@@ -27,15 +26,17 @@ def balance(labels: np.ndarray) -> np.ndarray:
 
 
 def stratified(labels: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """Draws images without replacement, of each class its share, but at least 50 or all it has.
+    """Draws images without replacement, in proportion to the sizes of the classes.
+
+    At least 50 images of each class are drawn, or all if the class has fewer.
 
     Args:
         labels: int array, shape (N,), values 0 to C - 1.
-        count: number of images; a few more are drawn if there are rare classes.
-        generator: source of the draw.
+        count: number of images. If there are rare classes, a few more are drawn.
+        generator: generator of the random choice.
 
     Returns:
-        int array of places, in random order; all places if N <= count.
+        Indices of the images in random order, int array. If N <= count, these are all indices.
     """
     order = generator.permutation(len(labels))
     if len(labels) <= count:

@@ -110,6 +110,8 @@ def plan(config: PipelineConfig, source: Source | None = None) -> Plan:
     data = config.data
     detector = make_detector(config)
     source = source or find_source(config)
+    if source.table.counts.get(UNREADABLE, 0) > data.max_unreadable:
+        raise too_many_unreadable(source.table.names[UNREADABLE], data.max_unreadable)
     classes = Classes(source.class_names, resolve_anomaly(data.anomaly, source.class_names))
     protocol = {
         "split_seed": data.split_seed,
@@ -181,8 +183,6 @@ def find_source(config: PipelineConfig) -> Source:
         raise UserError("The folder of images is not given.", "images")
     source = sources.get(data.source_name, data.location, **source_options(config))
     source.verify()
-    if source.table.counts.get(UNREADABLE, 0) > data.max_unreadable:
-        raise too_many_unreadable(source.table.names[UNREADABLE], data.max_unreadable)
     return source
 
 

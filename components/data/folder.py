@@ -100,7 +100,8 @@ def _walk(folder: str, table: Table, parents: tuple[str, ...]) -> Iterator[str]:
         real = os.path.realpath(entry.path)
         if entry.name.startswith("."):
             table.add(HIDDEN, f"{entry.path}/")
-        elif real not in parents:  # A link back up would lead round in circles.
+        elif not any(parent == real or parent.startswith(f"{real}/") for parent in parents):
+            # Only a link leads back up, and would lead round in circles.
             yield from _walk(entry.path, table, (*parents, real))
 
 

@@ -69,14 +69,11 @@ def export(
 
     archive = keras.export.ExportArchive()
     archive.track(scorer)
+    arrays = tf.TensorSpec([None, None, None, channels], tf.uint8, "images")
     for name, function, signature in (
         ("serving_default", score_examples, tf.TensorSpec([None], tf.string, "examples")),
         ("score_images", score_images, tf.TensorSpec([None], tf.string, "images")),
-        (
-            "score_arrays",
-            score_arrays,
-            tf.TensorSpec([None, None, None, channels], tf.uint8, "images"),
-        ),
+        ("score_arrays", score_arrays, arrays),
     ):
         archive.add_endpoint(name, function, input_signature=[signature])
     archive.write_out(folder, verbose=False)

@@ -42,7 +42,7 @@ def score_files(
     Args:
         client: client that computes the scores.
         paths: paths of the files.
-        table: table in which images with a note of a rotation are counted.
+        table: table in which images whose EXIF data asks for a rotation are counted.
         max_pixels: largest number of pixels of an image.
 
     Raises:

@@ -5,7 +5,17 @@ Keras and TFX take long to import, so they are imported only by the commands tha
 
 import click
 
-from pipeline.cli import datasets, detectors, doctor, kubeflow, report, run, score, study
+from pipeline.cli import (
+    datasets,
+    detectors,
+    doctor,
+    inspect,
+    kubeflow,
+    report,
+    run,
+    score,
+    study,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,7 +34,7 @@ def main() -> None:
 
 
 for _command in (
-    *(run.run, score.score, report.report, study.study),
+    *(inspect.inspect, run.run, score.score, report.report, study.study),
     *(datasets.datasets, detectors.detectors, doctor.doctor, kubeflow.kubeflow),
 ):
     main.add_command(_command)

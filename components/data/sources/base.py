@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from components.data.folder import Table
-from components.data.formats import WHITE
+from components.data.formats import WHITE, Info
 from components.data.index import Index, Part
 from components.data.pixels import Stored, UnreadableImage, to_pixels
 
@@ -47,6 +47,11 @@ class Source(abc.ABC):
     def table(self) -> Table:
         """What became of the files of a folder; empty where files hold many images."""
         return Table()
+
+    @property
+    def infos(self) -> list[Info]:
+        """What the headers of the image files say; empty where files hold many images."""
+        return []
 
     @property
     def warnings(self) -> list[str]:

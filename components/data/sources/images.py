@@ -71,6 +71,7 @@ class Images(Source):
         self.max_pixels = max_pixels
         self._table = Table(self.folder)
         self._warnings: list[str] = []
+        self._infos: list[Info] = []
 
     @classmethod
     def find(cls, data_dir: str | None = None, **options: Any) -> Self | None:
@@ -101,6 +102,11 @@ class Images(Source):
     def table(self) -> Table:
         """What became of the files of the folder."""
         return self._table
+
+    @property
+    def infos(self) -> list[Info]:
+        """What the headers of the image files say."""
+        return self._infos
 
     @property
     def warnings(self) -> list[str]:
@@ -174,7 +180,8 @@ class Images(Source):
             )
             infos.append([info for *_, info in rows])
         cache.save()
-        is_grey = all(info.is_grey for part_infos in infos for info in part_infos)
+        self._infos = [info for of_part in infos for info in of_part]
+        is_grey = all(info.is_grey for info in self._infos)
         white = max((info.brightest for info in infos[0]), default=0) or WHITE
         if white != WHITE:
             deep = sum(info.brightest > 0 for info in infos[0])

@@ -67,7 +67,7 @@ def resolve(name: str) -> str:
 
 
 def _check_remote(name: str, path: str) -> None:
-    """Raises a UserError if a store that a manifest names cannot be reached, and waits not long."""
+    """Raises a UserError if a store that a manifest names cannot be reached within seconds."""
     stores: dict[str, str] = {}
     try:
         for line in _listed(path):
@@ -75,7 +75,7 @@ def _check_remote(name: str, path: str) -> None:
                 scheme, _, rest = line.partition("://")
                 stores.setdefault(f"{scheme}://{rest.split('/')[0]}", line)
     except (OSError, ValueError, csv.Error):
-        return  # The shards of a manifest that cannot be read are a dead letter.
+        return  # A manifest that cannot be read becomes a dead letter later.
     for store, line in stores.items():
         outcome: list[str] = []
         thread = threading.Thread(target=_try_to_match, args=(line, outcome), daemon=True)
@@ -92,7 +92,7 @@ def _check_remote(name: str, path: str) -> None:
 def _try_to_match(line: str, outcome: list[str]) -> None:
     try:
         next(_matched(line), None)
-    except Exception as error:  # Each file system has errors of its own.
+    except Exception as error:  # Each file system has its own errors.
         outcome.append(" ".join(str(error).split())[:200] or type(error).__name__)
     else:
         outcome.append("")
@@ -108,7 +108,7 @@ def shards(path: str, table: Table) -> Iterator[Shard]:
       Otherwise it is a file of TFRecords.
 
     Args:
-        path: the input.
+        path: path or glob of the input.
         table: table in which the files of a folder that are left out are counted.
 
     Raises:

@@ -6,7 +6,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import apache_beam as beam
 import google_crc32c
@@ -21,26 +21,32 @@ from models.errors import UserError
 
 DEAD, LEFT_OUT = "dead", "left_out"
 DAMAGED = "the record is damaged or cut off"
-# The length of a record and its checksum; then follow the content and its checksum.
+# A record has four parts: its length, the checksum of the length, its content, and the checksum of
+# the content.
 _HEADER, _CHECK = struct.Struct("<QI"), struct.Struct("<I")
 
 
 def dead_letter(identity: str, reason: object) -> Any:
-    """Makes the tagged output for a record that cannot be scored.
+    """Makes the tagged output for a record that cannot be scored."""
+    return _tagged(DEAD, {"id": identity, "reason": str(reason)})
+
+
+def _tagged(tag: str, value: object) -> Any:
+    """Makes a tagged output.
 
     Its type is `Any`, because Beam takes the result type of `DoFn.process` for the type of the main
     output alone.
     """
-    return beam.pvalue.TaggedOutput(DEAD, {"id": identity, "reason": str(reason)})
+    return beam.pvalue.TaggedOutput(tag, value)
 
 
 class FindShards(beam.DoFn):
     """Turns a resolved input into its shards."""
 
     def process(self, path: str) -> Iterator[inputs.Shard]:
-        """Yields the shards, and dead letters for what cannot be read.
+        """Yields the shards, and a dead letter for each manifest or file that cannot be read.
 
-        The files of a folder that are left out are counted for each outcome.
+        It also yields the number of files that were left out of a folder, for each outcome.
         """
         table = Table()
         try:
@@ -50,7 +56,7 @@ class FindShards(beam.DoFn):
         for name in table.names.pop(UNREADABLE, ()):
             yield dead_letter(name, "unreadable")
         for outcome in table.names:
-            yield beam.pvalue.TaggedOutput(LEFT_OUT, (outcome, table.counts[outcome]))
+            yield _tagged(LEFT_OUT, (outcome, table.counts[outcome]))
 
 
 class ReadShard(beam.DoFn):
@@ -73,7 +79,7 @@ def _read_image(name: str, path: str) -> Iterator[tuple[str, bytes]]:
     try:
         with inputs.open_file(path) as file:
             encoded = to_decodable(file.read())
-    except Exception as error:  # Each file system has errors of its own.
+    except Exception as error:  # Each file system has its own errors.
         yield dead_letter(name, getattr(error, "strerror", None) or error)
     else:
         yield name, encoded
@@ -90,22 +96,21 @@ def _read_examples(name: str, path: str) -> Iterator[tuple[str, bytes]]:
         yield dead_letter(name, getattr(error, "strerror", None) or error)
 
 
-def read_records(file: IO[bytes], name: str) -> Iterator[bytes | None]:
-    """Reads the records of a TFRecord file, also those behind a damaged one.
+def read_records(file: BinaryIO | gzip.GzipFile, name: str) -> Iterator[bytes | None]:
+    """Reads the records of a TFRecord file, including those after a damaged record.
 
     TensorFlow's own reader stops at the first damaged record.
 
     Args:
-        file: the file.
+        file: open file.
         name: name of the file, for messages.
 
     Yields:
-        The content of each record; `None` for a record whose content is damaged, or which is cut
-        off at the end of the file.
+        The content of each record, or `None` for a record whose content is damaged or cut off.
 
     Raises:
-        UserError: if the length of a record is damaged, so that nobody knows where the next one
-            begins.
+        UserError: if the length of a record is damaged, because then the next record cannot be
+            found.
     """
     place = 0
     while header := file.read(_HEADER.size):
@@ -127,7 +132,7 @@ def read_records(file: IO[bytes], name: str) -> Iterator[bytes | None]:
 
 
 def _masked_crc(content: bytes) -> int:
-    """The checksum of TFRecords: CRC-32C, rotated, plus a constant."""
+    """Computes the checksum of TFRecords, which is a rotated CRC-32C plus a constant."""
     crc = google_crc32c.value(content)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
