@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple, TextIO
 
-from components.data.folder import Table, walk
+from components.data.folder import UNREADABLE, Table, walk
 from components.data.formats import looks_like_image
 from models.errors import UserError
 
@@ -61,32 +61,34 @@ def resolve(name: str) -> str:
             raise UserError(f"Cannot read the manifest {name}: {error}") from error
         if "path" not in columns:
             raise UserError(f"The manifest {name} has no column `path` in its first line.")
-    if path.endswith(_MANIFESTS):
-        _check_remote(name, path)
     return path
 
 
-def _check_remote(name: str, path: str) -> None:
-    """Raises a UserError if a store that a manifest names cannot be reached within seconds."""
+def _reachable(lines: Iterable[str], table: Table) -> Iterator[str]:
+    """Lines of a manifest, but those in a store that cannot be reached; these are unreadable.
+
+    Without a network, a library would try again and again for minutes to read each of them.
+    """
     stores: dict[str, str] = {}
-    try:
-        for line in _listed(path):
-            if "://" in line:
-                scheme, _, rest = line.partition("://")
-                stores.setdefault(f"{scheme}://{rest.split('/')[0]}", line)
-    except (OSError, ValueError, csv.Error):
-        return  # A manifest that cannot be read becomes a dead letter later.
-    for store, line in stores.items():
-        outcome: list[str] = []
-        thread = threading.Thread(target=_try_to_match, args=(line, outcome), daemon=True)
-        thread.start()
-        thread.join(_REACHABLE_SECONDS)
-        if outcome != [""]:
-            reason = outcome[0] if outcome else f"no answer within {_REACHABLE_SECONDS} s"
-            raise UserError(
-                f"The manifest {name} lists files in {store}, which cannot be reached ({reason}). "
-                "Check the network and the credentials, or remove these lines."
-            )
+    for line in lines:
+        if "://" in line:
+            scheme, _, rest = line.partition("://")
+            store = f"{scheme}://{rest.split('/')[0]}"
+            if store not in stores:
+                stores[store] = _why_not_reachable(line)
+            if stores[store]:
+                table.add(UNREADABLE, f"{line} ({stores[store]})")
+                continue
+        yield line
+
+
+def _why_not_reachable(line: str) -> str:
+    """Empty, or why the store of a URI does not answer in time."""
+    outcome: list[str] = []
+    thread = threading.Thread(target=_try_to_match, args=(line, outcome), daemon=True)
+    thread.start()
+    thread.join(_REACHABLE_SECONDS)
+    return outcome[0] if outcome else f"its store did not answer within {_REACHABLE_SECONDS} s"
 
 
 def _try_to_match(line: str, outcome: list[str]) -> None:
@@ -116,7 +118,7 @@ def shards(path: str, table: Table) -> Iterator[Shard]:
         ValueError: if a manifest is not a text.
     """
     if path.endswith(_MANIFESTS):
-        yield from _image_shards(os.path.dirname(path), _listed(path))
+        yield from _image_shards(os.path.dirname(path), _reachable(_listed(path), table))
     elif os.path.isdir(path):
         yield from _image_shards("", walk(path, table))
     else:

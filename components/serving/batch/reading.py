@@ -54,7 +54,8 @@ class FindShards(beam.DoFn):
         except (OSError, ValueError, csv.Error) as error:
             yield dead_letter(path, error)
         for name in table.names.pop(UNREADABLE, ()):
-            yield dead_letter(name, "unreadable")
+            identity, _, reason = name.rpartition(" (")
+            yield dead_letter(identity, reason.removesuffix(")"))
         for outcome in table.names:
             yield _tagged(LEFT_OUT, (outcome, table.counts[outcome]))
 
@@ -109,8 +110,9 @@ def read_records(file: BinaryIO | gzip.GzipFile, name: str) -> Iterator[bytes | 
         The content of each record, or `None` for a record whose content is damaged or cut off.
 
     Raises:
-        UserError: if the length of a record is damaged, because then the next record cannot be
-            found.
+        OSError: if the file does not begin with a record.
+        UserError: if the length of a later record is damaged, so that nobody knows where the next
+            one begins.
     """
     place = 0
     while header := file.read(_HEADER.size):
@@ -118,11 +120,13 @@ def read_records(file: BinaryIO | gzip.GzipFile, name: str) -> Iterator[bytes | 
             yield None
             return
         length, length_check = _HEADER.unpack(header)
-        if _masked_crc(header[:8]) != length_check:
+        if _masked_crc(header[:8]) != length_check and place:
             raise UserError(
-                f"{name} is damaged, or it is not a file of TFRecords: the length of its record "
-                f"{place} is wrong, so the rest of the file cannot be read. Repair or remove it."
+                f"{name} is damaged: the length of its record {place} is wrong, so the records "
+                "behind it cannot be found. Repair or remove the file."
             )
+        if _masked_crc(header[:8]) != length_check:
+            raise OSError("not a file of TFRecords")
         content, check = file.read(length), file.read(_CHECK.size)
         if len(check) < _CHECK.size:
             yield None

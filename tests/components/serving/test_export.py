@@ -12,6 +12,8 @@ from tensorflow.python.saved_model import loader_impl
 from tensorflow_serving.apis import prediction_log_pb2
 
 from components.data import examples
+from components.data.formats import WHITE
+from components.data.pixels import EncodedImage, to_pixels
 from components.serving.export import WARMUP_FILE, export, write_warmup_requests
 from models import detectors
 
@@ -106,10 +108,13 @@ def test_the_saved_model_gives_our_scores_where_our_packages_cannot_be_imported(
             )
 
 
-def test_preprocessing_of_training_equals_that_of_serving(tmp_path, write_split):
+@pytest.mark.parametrize("stored", ["arrays", "files"])
+def test_preprocessing_of_training_equals_that_of_serving(stored, to_png):
     images = np.random.default_rng(0).integers(0, 256, (3, 31, 27, 3), dtype="uint8")
-    write_split(tmp_path, images, [0, 1, 0])
-    trained_on = examples.load_split(str(tmp_path), "train", (12, 12)).images
+    given = list(images)
+    if stored == "files":
+        given = [EncodedImage(f"{i}.png", to_png(image)) for i, image in enumerate(images)]
+    trained_on = np.stack(list(to_pixels(given, (12, 12), 3, WHITE)))
     from models.layers import ImagePreprocessing
 
     served = keras.ops.convert_to_numpy(ImagePreprocessing((12, 12))(images))

@@ -55,6 +55,15 @@ def test_csv_and_json_lines_hold_the_same():
     assert "größe" in written("jsonl")
 
 
+def test_no_cell_of_a_csv_file_is_a_formula():
+    paths = ["=1+1.png", "@x.png", "-2.png"]
+    cells = [row["image"] for row in csv.DictReader(io.StringIO(written("csv", paths)))]
+    assert cells == ["'=1+1.png", "'@x.png", "'-2.png"]
+    assert [row["re"] for row in csv.DictReader(io.StringIO(written("csv", paths)))][0] == "-1.25"
+    exact = [json.loads(line)["image"] for line in written("jsonl", paths).splitlines()]
+    assert exact == paths
+
+
 def test_the_table():
     lines = written("table").splitlines()
     assert lines[0].split() == [

@@ -328,7 +328,17 @@ def test_npz_names_its_classes(tmp_path):
     ("arrays", "message"),
     [
         ({"x_train": np.zeros((2, 3, 3), "uint8")}, "lacks x_train or y_train"),
-        ({"x_train": np.zeros((2, 3, 3)), "y_train": [0, 1]}, "must be uint8"),
+        ({"x_train": np.zeros((2, 3, 3)), "y_train": [0, 1]}, "must be uint8.*from 0 to 255"),
+        ({"x_train": np.zeros((2, 3, 3), "uint8"), "y_train": [0, 2_000_000_000]}, "no 1.*them so"),
+        ({"x_train": np.zeros((2, 3, 3), "uint8"), "y_train": [1, 2]}, "there is no 0"),
+        (
+            {
+                "x_train": np.zeros((2, 3, 3), "uint8"),
+                "y_train": [0, 1],
+                "class_names": ["same", "same"],
+            },
+            "class_names has 'same' more than once",
+        ),
         ({"x_train": np.zeros((2, 3, 3), "uint8"), "y_train": [0]}, "2 whole numbers"),
         ({"x_train": np.zeros((2, 3, 3), "uint8"), "y_train": [0.5, 1]}, "whole numbers"),
         ({"x_train": np.zeros((2, 3, 3), "uint8"), "y_train": [-1, 1]}, "labels from -1 to 1"),
@@ -401,6 +411,7 @@ def test_what_tfds_prepared_is_found_and_read(tmp_path, monkeypatch):
                         "image": tfds.features.Image(shape=(6, 6, 1)),
                         "image2": tfds.features.Image(shape=(6, 6, 1)),
                         "label_category": tfds.features.ClassLabel(num_classes=5),
+                        "instance": tfds.features.ClassLabel(num_classes=10),
                     }
                 ),
             )
@@ -409,17 +420,28 @@ def test_what_tfds_prepared_is_found_and_read(tmp_path, monkeypatch):
             return {"train": self._generate_examples(0), "test": self._generate_examples(1)}
 
         def _generate_examples(self, seed):
-            for index in range(5):
-                left, right = grey(2 * index, (6, 6, 1)), grey(2 * index + 1, (6, 6, 1))
+            for index in range(60):
+                left, right = grey(2 * index + seed, (6, 6, 1)), grey(999 + index, (6, 6, 1))
+                left[0, 0, 0] = right[0, 0, 0] = index
                 arrays[seed, index] = left, right
-                yield index, {"image": left, "image2": right, "label_category": index}
+                toys = {"label_category": index % 5, "instance": index % 10}
+                yield index, {"image": left, "image2": right, **toys}
 
-    Smallnorb(data_dir=str(root)).download_and_prepare()
+    # In several files, which TFDS by itself would read in turns.
+    several = tfds.download.DownloadConfig(num_shards=4)
+    Smallnorb(data_dir=str(root)).download_and_prepare(download_config=several)
     monkeypatch.setenv("TFDS_DATA_DIR", str(root))
     source = sources.find("smallnorb", camera="right")
     assert source.origin == "TFDS"
     assert source.image_shape == (6, 6)
-    labels = source.labels()["test"]
-    assert sorted(labels) == list(range(5))
-    for label, image in zip(labels[1:4], source.read("test", 1, 4), strict=True):
-        np.testing.assert_array_equal(image, arrays[1, label][1])
+    assert len(list((root / "smallnorb" / "2.0.0").glob("*test*-of-00004"))) == 4
+    labels, groups = source.labels()["test"], source.index().parts["test"].groups
+    assert np.bincount(labels).tolist() == [12] * 5
+    assert sorted(set(groups)) == list(range(10))
+    for start, stop in ((0, 60), (13, 41)):
+        for place, image in enumerate(source.read("test", start, stop), start):
+            index = int(image[0, 0, 0])
+            assert labels[place] == index % 5
+            np.testing.assert_array_equal(image, arrays[1, index][1])
+    digests = source.index().parts["test"].digests
+    assert len({row.tobytes() for row in digests}) == 60

@@ -1,5 +1,7 @@
 import json
 import os
+import threading
+import time
 
 import apache_beam as beam
 import numpy as np
@@ -147,7 +149,7 @@ def test_inputs_and_outputs_with_the_scores_of_the_in_process_model(
 ):
     given, ids = make_input(kind, tmp_path / "data", images)
     counts = run(given, output_format=output_format, batch_size=4)
-    assert counts == Counts(scored=COUNT, dead=0)
+    assert (counts.scored, counts.dead) == (COUNT, 0)
     found = read(tmp_path / "out")
     assert sorted(found) == sorted(ids)
     for index, identity in enumerate(ids):
@@ -177,8 +179,8 @@ def test_bad_images_are_dead_letters_and_spoil_nothing(run, images, expected, tm
     assert json.loads((tmp_path / "out" / "counts.json").read_text()) == {"scored": 25, "dead": 5}
     reasons = dead_letters(tmp_path / "out")
     assert reasons.keys() == set(names[COUNT:])
-    assert reasons["0/text.png"].startswith("Unknown image file format")
-    assert reasons["1/empty.jpg"] == "Input is empty."
+    assert reasons["0/text.png"] == "no image of a known format, or damaged"
+    assert reasons["1/empty.jpg"] == "the file is empty"
     assert reasons["2/short.png"].startswith("Invalid PNG data")
     assert reasons["missing.png"] == "No such file or directory"
     found = read(tmp_path / "out")
@@ -208,8 +210,60 @@ def test_bad_records_are_dead_letters(run, images, tmp_path):
     reasons = dead_letters(tmp_path / "out")
     assert reasons[f"{data}:1"] == "not a tf.Example"
     assert reasons[f"{data}:2"] == "the tf.Example has no image/encoded"
-    assert "not readable as TFRecords" in reasons[f"{tmp_path / 'broken'}:3"]
-    assert "not readable as TFRecords" in reasons[f"{tmp_path / 'text'}:0"]
+    assert reasons[f"{tmp_path / 'broken'}:3"] == "the record is damaged or cut off"
+    assert reasons[str(tmp_path / "text")] == "not a file of TFRecords"
+
+
+def test_records_behind_a_damaged_one_are_scored(run, images, tmp_path):
+    records = [example(image, f"{place}") for place, image in enumerate(images[:6])]
+    data = tmp_path / "data"
+    write_records(data, records)
+    content = bytearray(data.read_bytes())
+    place = content.index(records[2]) + 30
+    content[place] ^= 1
+    data.write_bytes(content)
+    counts = run(data)
+    assert counts == Counts(scored=5, dead=1)
+    assert set(read(tmp_path / "out")) == {"0", "1", "3", "4", "5"}
+    assert dead_letters(tmp_path / "out") == {f"{data}:2": "the record is damaged or cut off"}
+
+
+def test_records_that_cannot_be_found_any_more_stop_the_job(run, images, tmp_path):
+    records = [example(image, f"{place}") for place, image in enumerate(images[:6])]
+    data = tmp_path / "data"
+    write_records(data, records)
+    content = bytearray(data.read_bytes())
+    content[content.index(records[2]) - 12] ^= 1  # the length of that record
+    data.write_bytes(content)
+    with pytest.raises(UserError, match="data is damaged: the length of its record 2 is wrong"):
+        run(data)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_store_that_does_not_answer_costs_its_own_lines_only(run, images, monkeypatch, tmp_path):
+    ids = write_images(tmp_path / "data", images[:3])
+
+    def hangs(line, outcome):
+        threading.Event().wait()
+
+    monkeypatch.setattr(inputs, "_try_to_match", hangs)
+    monkeypatch.setattr(inputs, "_REACHABLE_SECONDS", 0.2)
+    lines = [*ids, "gs://bucket/1.png", "gs://bucket/2.png"]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    started = time.monotonic()
+    assert run(tmp_path / "list.txt") == Counts(scored=3, dead=2)
+    assert time.monotonic() - started < 60
+    reasons = dead_letters(tmp_path / "out")
+    assert reasons["gs://bucket/1.png"] == "its store did not answer within 0.2 s"
+    assert reasons.keys() == {"gs://bucket/1.png", "gs://bucket/2.png"}
+
+
+def test_what_a_folder_holds_beside_images_is_counted(run, images, tmp_path):
+    write_images(tmp_path / "data", images[:4])  # and notes.md
+    (tmp_path / "data" / ".hidden.png").write_bytes(b"")
+    counts = run(tmp_path / "data")
+    assert (counts.scored, counts.dead) == (4, 0)
+    assert counts.left_out == {"ignored, because hidden": 1, "ignored, because no image": 1}
 
 
 def test_beam_counts_too(model, images, tmp_path):

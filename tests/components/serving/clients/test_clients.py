@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from components.data.pixels import decoder_reason
 from components.serving import clients
 from components.serving.clients import base
 from components.serving.runner import newest_version
@@ -45,8 +46,11 @@ def test_batches_of_any_size(client, count, pushed, toys, to_png):
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (lambda png: b"", "Input is empty."),
-        (lambda png: b"text", "Unknown image file format. One of JPEG.* PNG, GIF, BMP.* required."),
+        (lambda png: b"", "The image is not JPEG, PNG, GIF or BMP: convert it, .*"),
+            lambda png: b"",
+            "The image is not JPEG, PNG, GIF or BMP: convert it, for example to PNG.",
+        ),
+        (lambda png: b"RIFFxxxxWEBP", "The image is not JPEG, PNG, GIF or BMP: convert it, .*"),
         (lambda png: png[:60], "Invalid PNG data, size 60"),
     ],
 )
@@ -63,10 +67,11 @@ def test_what_is_no_image_is_refused_with_the_reason_alone(client, bad, reason, 
         ("{{function_node __inference_f_1}} Input is empty.\n\t [[{{node a}}]]", "Input is empty."),
         ("Graph execution error:\n\nDetected at\nToo bad.\n\t [[{{node a}}]] [Op:b]", "Too bad."),
         ("failed to connect", "failed to connect"),
+        ("Detected at a\nassertion failed: [Convert it.]\n\t [[{{node a}}]] [Op:b]", "Convert it."),
     ],
 )
 def test_errors_of_tensorflow_in_one_line(message, line):
-    assert base.one_line(message) == line
+    assert decoder_reason(message) == line
 
 
 def unused_port():
