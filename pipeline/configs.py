@@ -319,7 +319,7 @@ def _listed(values):
 def knobs(config_class: type, section: str = "") -> Iterator[Knob]:
     """All knobs of a configuration and of the sections in it."""
     for of_class in dataclasses.fields(config_class):
-        if dataclasses.is_dataclass(of_class.type):
+        if isinstance(of_class.type, type) and dataclasses.is_dataclass(of_class.type):
             yield from knobs(of_class.type, of_class.name)
         elif "help" in of_class.metadata:
             yield Knob(section, of_class)

@@ -64,7 +64,8 @@ def create_pipeline(plan: Plan, platform: Platform) -> Pipeline:
     infra_validator = _infra_validator(example_gen, trainer, evaluator) if validated else None
     pusher = _pusher(platform, trainer, evaluator, infra_validator)
     report = _report(plan, example_gen, statistics_gen, trainer, evaluator)
-    batch_scorer = _batch_scorer(plan, trainer, evaluator) if plan.config.score_images else None
+    scored = plan.config.score_images
+    batch_scorer = _batch_scorer(scored, trainer, evaluator) if scored else None
 
     stages = (
         *(example_gen, statistics_gen, schema_gen, example_validator, data_gate),
@@ -256,9 +257,9 @@ def _report(
     )
 
 
-def _batch_scorer(plan: Plan, trainer: BaseNode, evaluator: BaseNode) -> BaseNode:
+def _batch_scorer(given: str, trainer: BaseNode, evaluator: BaseNode) -> BaseNode:
     """Scores unlabelled images with a blessed model."""
-    images = inputs.resolve(plan.config.score_images)
+    images = inputs.resolve(given)
     return BatchScorer(
         model=trainer.outputs["model"],
         blessing=evaluator.outputs["blessing"],

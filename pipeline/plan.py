@@ -113,7 +113,7 @@ def plan(config: PipelineConfig, source: Source | None = None) -> Plan:
     if source.table.counts.get(UNREADABLE, 0) > data.max_unreadable:
         raise too_many_unreadable(source.table.names[UNREADABLE], data.max_unreadable)
     classes = Classes(source.class_names, resolve_anomaly(data.anomaly, source.class_names))
-    protocol = {
+    protocol: dict[str, Any] = {
         "split_seed": data.split_seed,
         "eval_fraction": data.eval_fraction,
         "calibration_fraction": data.calibration_fraction,

@@ -163,7 +163,14 @@ def hold_out(
     return HeldOut(index, splits, repeated)
 
 
-def _assign(name, part: Part, anomaly, shares, split_seed, limit) -> np.ndarray:
+def _assign(
+    name: str,
+    part: Part,
+    anomaly: Sequence[int],
+    shares: dict[int, float],
+    split_seed: int,
+    limit: int | None,
+) -> np.ndarray:
     """Splits of a part's images by their hashes, int8 (N,)."""
     splits = np.full(len(part.labels), TEST if name == "test" else TRAIN, "int8")
     is_anomaly = np.isin(part.labels, anomaly)
@@ -181,7 +188,9 @@ def _assign(name, part: Part, anomaly, shares, split_seed, limit) -> np.ndarray:
     return splits
 
 
-def _check_classes(index: Index, splits, anomaly, split_seed, needed) -> None:
+def _check_classes(
+    index: Index, splits: np.ndarray, anomaly: Sequence[int], split_seed: int, needed: list[int]
+) -> None:
     """Fills splits without images; refuses classes with too few images to train on."""
     part = index.parts["train"]
     keys = part.keys()
@@ -207,7 +216,7 @@ def _check_classes(index: Index, splits, anomaly, split_seed, needed) -> None:
             )
 
 
-def _leave_out_repeated(index: Index, splits) -> list[tuple[str, str]]:
+def _leave_out_repeated(index: Index, splits: dict[str, np.ndarray]) -> list[tuple[str, str]]:
     """Leaves test images out whose content is trained, watched or calibrated on; lists both."""
     used: dict[bytes, str] = {}
     for name, part in index.parts.items():
@@ -223,7 +232,13 @@ def _leave_out_repeated(index: Index, splits) -> list[tuple[str, str]]:
     return repeated
 
 
-def _finish_test(index: Index, splits, anomaly, split_seed, balanced) -> None:
+def _finish_test(
+    index: Index,
+    splits: dict[str, np.ndarray],
+    anomaly: Sequence[int],
+    split_seed: int,
+    balanced: bool,
+) -> None:
     """Checks that `test` has both kinds of images; a balanced one keeps equally many of both."""
     name = "test" if "test" in index.parts else "train"
     part = index.parts[name]

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TextIO
+from typing import IO
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def rows(paths: Sequence[str], outputs: dict[str, np.ndarray], alpha: float) -> 
         }
 
 
-def _write_csv(rows: Iterable[Row], file: TextIO) -> None:
+def _write_csv(rows: Iterable[Row], file: IO[str]) -> None:
     writer: csv.DictWriter[str] | None = None
     for row in rows:
         if writer is None:
@@ -60,12 +60,12 @@ def _write_csv(rows: Iterable[Row], file: TextIO) -> None:
         writer.writerow({name: spreadsheet_safe(value) for name, value in row.items()})
 
 
-def _write_json_lines(rows: Iterable[Row], file: TextIO) -> None:
+def _write_json_lines(rows: Iterable[Row], file: IO[str]) -> None:
     for row in rows:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _write_table(rows: Iterable[Row], file: TextIO) -> None:
+def _write_table(rows: Iterable[Row], file: IO[str]) -> None:
     """Writes columns of fixed widths, so that each row can be written immediately.
 
     The path is the last column, because its width is not known.
@@ -91,7 +91,7 @@ def _number(value: np.float32) -> float:
     return float(str(value))
 
 
-FORMATS: dict[str, Callable[[Iterable[Row], TextIO], None]] = {
+FORMATS: dict[str, Callable[[Iterable[Row], IO[str]], None]] = {
     "table": _write_table,
     "csv": _write_csv,
     "jsonl": _write_json_lines,

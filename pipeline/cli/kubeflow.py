@@ -25,7 +25,9 @@ def kubeflow() -> None:
     """Compile a pipeline for Kubeflow Pipelines, or run it there.
 
     To plan the run, the data must also be on this machine: in --images, or where `capsad datasets`
-    finds it. The containers read the data from --data-dir.
+    finds it.
+
+    The containers read the data from --data-dir.
     """
 
 

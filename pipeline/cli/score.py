@@ -5,8 +5,8 @@ import itertools
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from typing import TextIO
+from collections.abc import Iterable, Iterator
+from typing import IO, Any
 
 import click
 
@@ -56,7 +56,16 @@ _FORMATS, _BEAM_FORMATS = ("table", "csv", "jsonl"), ("tfrecord", "parquet")
 )
 @click.option("--beam", is_flag=True, help="Score by Apache Beam: any number of images.")
 def score(
-    paths, url, model_name, timeout, alpha, format_name, output, beam, beam_args, max_pixels
+    paths: tuple[str, ...],
+    url: str | None,
+    model_name: str,
+    timeout: float,
+    alpha: float,
+    format_name: str | None,
+    output: str | None,
+    beam: bool,
+    beam_args: tuple[str, ...],
+    max_pixels: int | None,
 ) -> None:
     """Score image files, or folders of them, by a pushed model.
 
@@ -68,7 +77,7 @@ def score(
     With --beam an IMAGE may also be a manifest (.txt with a path a line, .csv with a column
     `path`), TFRecords of tf.Examples with `image/encoded`, or a glob; --alpha is not used.
     """
-    model, images = (None, paths) if url else (paths[:1], paths[1:])
+    model, images = ("", paths) if url else ("".join(paths[:1]), paths[1:])
     if not images:
         raise UserError(
             "Give images or folders: capsad score MODEL IMAGE..., or "
@@ -90,7 +99,7 @@ def score(
         from components.serving.files import score_files
         from components.serving.rows import FORMATS
 
-        client = clients.remote(url, model_name, timeout) if url else clients.local(*model)
+        client = clients.remote(url, model_name, timeout) if url else clients.local(model)
     progress = _Progress(sys.stderr.isatty() and (output is not None or not sys.stdout.isatty()))
     table = Table()
     limit = max_pixels or from_environment(PipelineConfig).get("max_pixels", MAX_PIXELS)
@@ -98,7 +107,8 @@ def score(
     found = _rows(results, alpha, progress)
     first = next(found, None)
     if first is None:
-        _tell_left_out(table, progress)
+        for line in table.lines():
+            progress.tell(line)
         raise click.ClickException(
             f"No image was scored: {progress.unreadable} unreadable file(s) in {', '.join(images)}."
         )
@@ -117,7 +127,7 @@ def _tell_left_out(table, progress):
 
 
 def _score_by_beam(model, images, output, format_name, beam_args):
-    if model is None or output is None or format_name in _FORMATS:
+    if not model or output is None or format_name in _FORMATS:
         raise UserError(
             "--beam goes with a MODEL, not a --url, with --output DIR, and with --format "
             f"{' or '.join(_BEAM_FORMATS)}."
@@ -132,7 +142,7 @@ def _score_by_beam(model, images, output, format_name, beam_args):
 
         counts = score_all(
             beam.Pipeline(argv=argv),
-            newest_version(*model),
+            newest_version(model),
             images,
             output,
             output_format=format_name or _BEAM_FORMATS[0],
@@ -164,7 +174,7 @@ class _Progress:
             click.echo("\r\033[K", nl=False, err=True)
 
 
-def _rows(results, alpha, progress) -> Iterator[dict]:
+def _rows(results: Iterable[Any], alpha: float, progress: _Progress) -> Iterator[dict]:
     """The rows of what was scored; the rest is told."""
     from components.serving.files import Unreadable
     from components.serving.rows import rows
@@ -180,7 +190,7 @@ def _rows(results, alpha, progress) -> Iterator[dict]:
 
 
 @contextlib.contextmanager
-def _opened(output: str | None) -> Iterator[TextIO]:
+def _opened(output: str | None) -> Iterator[IO[str]]:
     """Standard output, or a file that appears when it is whole."""
     if output is None:
         yield sys.stdout

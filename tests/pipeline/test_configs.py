@@ -3,6 +3,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from components.data.folder import Table
+from components.data.index import Index, Part
 from models import detectors
 from models.errors import UserError
 from pipeline import configs
@@ -82,9 +84,17 @@ def test_environment_overrides(monkeypatch):
 
 def test_every_anomaly_has_an_output_folder_of_its_own():
     base = configs.get("fashion_mnist")
+    names = ("a", "b", "a/b", "a_b", "c", "d")
+    digests = [bytes([place // 256, place % 256]) * 16 for place in range(600)]
+
+    def index():
+        return Index(names, 1, 255, {"train": Part.of(np.arange(600) % 6, digests)})
+
     source = SimpleNamespace(
-        class_names=("a", "b", "a/b", "a_b", "c", "d"),
-        labels=lambda: {"train": np.arange(600) % 6},
+        class_names=names,
+        index=index,
+        table=Table(),
+        warnings=[],
     )
     outputs = {
         plan(configs.override(base, anomaly=names), source).output

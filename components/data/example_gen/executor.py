@@ -92,18 +92,18 @@ class Executor(BaseExampleGenExecutor):
         source = sources.get(config["source"], self._data_dir, **options)
         held_out = _held_out(config, source)
         classes = Classes(held_out.index.class_names, tuple(map(int, config["anomaly"])))
-        image_size = tuple(map(int, config["image_size"]))
+        height, width = map(int, config["image_size"])
         shards = [
             Shard(name, start, part.labels[start:][:SHARD_SIZE], splits[start:][:SHARD_SIZE])
             for name, part in held_out.index.parts.items()
             for splits in [held_out.splits[name]]
             for start in range(0, len(part.labels), SHARD_SIZE)
         ]
+        reader = ReadShard(source, classes, (height, width))
         outputs = (
             pipeline
             | "Shards" >> beam.Create(shards, reshuffle=True)
-            | "Read"
-            >> beam.ParDo(ReadShard(source, classes, image_size)).with_outputs(_UNREADABLE, *SPLITS)
+            | "Read" >> beam.ParDo(reader).with_outputs(_UNREADABLE, *SPLITS)
         )
         _ = (
             outputs[_UNREADABLE]
@@ -112,7 +112,12 @@ class Executor(BaseExampleGenExecutor):
         )
         return {split: outputs[split] for split in SPLITS}
 
-    def Do(self, input_dict, output_dict, exec_properties) -> None:  # noqa: N802
+    def Do(
+        self,
+        input_dict: dict[str, list[Any]],
+        output_dict: dict[str, list[Any]],
+        exec_properties: dict[str, Any],
+    ) -> None:  # noqa: N802
         """Writes the splits.
 
         Raises:
@@ -132,7 +137,7 @@ class Executor(BaseExampleGenExecutor):
         logging.warning("Skipped %d images that cannot be decoded: %s", len(unreadable), unreadable)
 
 
-def _held_out(config, source) -> HeldOut:
+def _held_out(config: dict[str, Any], source: Source) -> HeldOut:
     """The plan's assignment, or where it cannot be seen the same one, made anew."""
     if config["held_out"]:
         held_out = HeldOut.load(config["held_out"])
@@ -148,7 +153,7 @@ def _held_out(config, source) -> HeldOut:
     return hold_out(index, anomaly, **_whole_numbers(config["hold_out"]))
 
 
-def _config(exec_properties) -> dict[str, Any]:
+def _config(exec_properties: dict[str, Any]) -> dict[str, Any]:
     custom = example_gen_pb2.CustomConfig()
     json_format.Parse(exec_properties["custom_config"], custom)
     struct = struct_pb2.Struct()
@@ -156,7 +161,7 @@ def _config(exec_properties) -> dict[str, Any]:
     return json_format.MessageToDict(struct)
 
 
-def _whole_numbers(settings) -> dict[str, Any]:
+def _whole_numbers(settings: dict[str, Any]) -> dict[str, Any]:
     """Makes whole numbers ints again, because a Struct holds every number as a float."""
     return {
         name: int(value) if isinstance(value, float) and value.is_integer() else value

@@ -3,7 +3,7 @@
 import abc
 import hashlib
 from collections.abc import Iterator
-from typing import ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,10 +31,10 @@ class Source(abc.ABC):
         white: grey value of 16-bit grey images that becomes 255.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    licence: ClassVar[str]
-    how_to_get: ClassVar[str]
+    name: str
+    title: str
+    licence: str
+    how_to_get: str
     options: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     origin: str
@@ -42,6 +42,12 @@ class Source(abc.ABC):
     class_names: tuple[str, ...]
     channels: int
     white: int = WHITE
+
+    @classmethod
+    def tfds_keys(cls, **options: Any) -> tuple[str, str, str | None]:
+        """Names of TFDS's features of the image, of its label and, if any, of its group."""
+        del options
+        return "image", "label", None
 
     @property
     def table(self) -> Table:
@@ -60,7 +66,7 @@ class Source(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def find(cls, data_dir: str | None = None, **options: str) -> Self | None:
+    def find(cls, data_dir: str | None = None, **options: Any) -> "Source | None":
         """The data set where it lies on this machine; `None` if it does not.
 
         Args:
@@ -130,7 +136,7 @@ class Source(abc.ABC):
         parts = {}
         for name, labels in self.labels().items():
             images = self.stored(name, 0, len(labels))
-            digests = [hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images]
+            digests = [hashlib.sha256(np.asarray(image).tobytes()).digest() for image in images]
             parts[name] = Part.of(labels, digests, groups=self.groups(name))
         return Index(self.class_names, self.channels, self.white, parts)
 

@@ -5,7 +5,7 @@ import importlib.util
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class Digits(Source):
         self.folder = str(Path(folder).absolute())
 
     @classmethod
-    def find(cls, data_dir: str | None = None, **options: str) -> Self | None:
+    def find(cls, data_dir: str | None = None, **options: Any) -> Self | None:
         """Looks into scikit-learn's folder, without importing scikit-learn, or `data_dir`."""
         if data_dir is not None:
             folder = Path(data_dir).expanduser()
@@ -52,8 +52,10 @@ class Digits(Source):
                 )
             return cls(str(folder))
         spec = importlib.util.find_spec("sklearn")
-        folder = Path(spec.origin).parent / "datasets" / "data" if spec else None
-        return cls(str(folder)) if folder and (folder / _FILE).is_file() else None
+        if spec is None or spec.origin is None:
+            return None
+        installed = Path(spec.origin).parent / "datasets" / "data"
+        return cls(str(installed)) if (installed / _FILE).is_file() else None
 
     def labels(self) -> dict[str, np.ndarray]:
         """`train` -> labels, int64, shape (1797,)."""

@@ -3,7 +3,7 @@
 import logging
 import os
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from components.data.sources import tfds
 from components.data.sources.base import Source
@@ -27,7 +27,7 @@ class FileSource(Source):
         self.folder = str(Path(folder).absolute())
 
     @classmethod
-    def find(cls, data_dir: str | None = None, **options: str) -> Source | None:
+    def find(cls, data_dir: str | None = None, **options: Any) -> Source | None:
         """Looks in `data_dir` and nowhere else, or if that is `None` in this order.
 
         1. The folder that the variable `CAPSAD_DATA_DIR` names,
@@ -62,12 +62,6 @@ class FileSource(Source):
         """
         del folder, given
         return True
-
-    @classmethod
-    def tfds_keys(cls, **options: str) -> tuple[str, str, str | None]:
-        """Names of TFDS's features of the image, of its label and, if any, of its group."""
-        del options
-        return "image", "label", None
 
     def path(self, file: str) -> str:
         """Path of one of `files`: the plain one if there, else the gzipped one."""

@@ -59,7 +59,7 @@ class IdxSource(FileSource):
         try:
             content = _open_idx(str(path), ndim=1).verify()
         except UserError:
-            content = None  # Broken: `labels` and `verify` say how.
+            content = ""  # It is broken: `labels` and `verify` say how.
         if known := _KNOWN_TEST_LABELS.get(content):
             return known == cls.name
         by_name = "fashion_mnist" if "fashion" in folder.absolute().name.lower() else "mnist"
@@ -71,7 +71,8 @@ class IdxSource(FileSource):
         shapes = {part: self._images(part).shape[1:] for part in _PARTS}
         if shapes["train"] != shapes["test"]:
             raise UserError(f"The images in {self.folder} differ in size: {shapes}.")
-        return shapes["train"]
+        height, width = shapes["train"]
+        return height, width
 
     def labels(self) -> dict[str, np.ndarray]:
         """Part -> labels, int64, shape (N,)."""

@@ -4,7 +4,7 @@ import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.lib import format as npy
@@ -59,7 +59,7 @@ class Npz(Source):
             )
 
     @classmethod
-    def find(cls, data_dir: str | None = None, **options: str) -> Self | None:
+    def find(cls, data_dir: str | None = None, **options: Any) -> Self | None:
         """The file `data_dir`."""
         if data_dir is None:
             return None
@@ -139,5 +139,5 @@ def _open_npy(path: str, member: str) -> StoredArray:
         return StoredArray(path, opener, shape, dtype, offset=file.tell())
 
 
-def _open_member(path: str, member: str) -> BinaryIO:
+def _open_member(path: str, member: str) -> IO[bytes]:
     return zipfile.ZipFile(path).open(member)

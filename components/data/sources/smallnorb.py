@@ -22,7 +22,7 @@ _PREFIXES = {
 }
 _CAMERAS = ("left", "right")
 # Magic number -> type of the items: little-endian, as everything in these files.
-_DTYPES = {0x1E3D4C55: np.dtype("uint8"), 0x1E3D4C54: np.dtype("<i4")}
+_DTYPES: dict[int, np.dtype[Any]] = {0x1E3D4C55: np.dtype("uint8"), 0x1E3D4C54: np.dtype("<i4")}
 _INFO = ("instance", "elevation", "azimuth", "lighting")
 
 
@@ -59,14 +59,16 @@ class SmallNorb(FileSource):
         self.camera = camera
 
     @classmethod
-    def tfds_keys(cls, camera: str = "left") -> tuple[str, str, str | None]:
+    def tfds_keys(cls, **options: Any) -> tuple[str, str, str | None]:
         """Names of the features in TFDS, where the left view is `image` and the right `image2`."""
-        return "image" if camera == "left" else "image2", "label_category", "instance"
+        image = "image2" if options.get("camera") == "right" else "image"
+        return image, "label_category", "instance"
 
     @property
     def image_shape(self) -> tuple[int, int]:
         """Height and width."""
-        return self._matrix("train", "dat").shape[2:]
+        height, width = self._matrix("train", "dat").shape[2:]
+        return height, width
 
     def labels(self) -> dict[str, np.ndarray]:
         """Part -> labels, int64, shape (N,)."""

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import IO, cast
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class StoredArray:
     """
 
     path: str
-    open: Callable[[], BinaryIO]
+    open: Callable[[], IO[bytes]]
     shape: tuple[int, ...]
     dtype: np.dtype
     offset: int
@@ -84,9 +84,10 @@ class StoredArray:
         return digest.hexdigest()
 
 
-def open_plain_or_gzip(path: str) -> BinaryIO:
+def open_plain_or_gzip(path: str) -> IO[bytes]:
     """Opens a file's content, decompressed if the name ends in `.gz`."""
-    return gzip.open(path) if path.endswith(".gz") else open(path, "rb")  # noqa: PTH123, SIM115
+    opened = gzip.open(path) if path.endswith(".gz") else open(path, "rb")  # noqa: PTH123, SIM115
+    return cast(IO[bytes], opened)
 
 
 @contextmanager
@@ -102,7 +103,7 @@ def reading(path: str) -> Iterator[None]:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
 
 
-def read_exactly(file: BinaryIO, size: int, path: str) -> bytes:
+def read_exactly(file: IO[bytes], size: int, path: str) -> bytes:
     """The next `size` bytes.
 
     Raises:

@@ -109,7 +109,7 @@ class TfdsSource(Source):
             labels, digests, groups = [], [], []
             for item in self._items(name, decode=False):
                 labels.append(item[self._label_key])
-                digests.append(hashlib.sha256(item[self._image_key]).digest())
+                digests.append(hashlib.sha256(bytes(item[self._image_key])).digest())
                 if self._group_key in item:
                     groups.append([item[self._label_key], item[self._group_key]])
             grouped = np.unique(groups, axis=0, return_inverse=True)[1] if groups else None

@@ -54,6 +54,7 @@ def trainer_arguments(toys, tiny, tmp_path, write_split):
                 "image_size": [12, 12],
                 "seed": 0,
                 "strategy": "auto",
+                "white": 65535,
             },
         }
 

@@ -41,7 +41,10 @@ def images(folder, counts, size=(8, 8)):
             "No anomaly class is given.*See --anomaly .CAPSAD_ANOMALY",
         ),
         (["run", "digits", "--anomaly", "0,1,2,3,4,5,6,7,8"], "leaves 1 normal class"),
-        (["run", "digits", "--limit-per-class", "3"], "Class '0' has 3 images"),
+        (
+            ["run", "digits", "--limit-per-class", "1"],
+            "Class .* are left to train on; a class needs",
+        ),
         (["run", "digits", "--set", "epoch=3"], "no setting 'epoch'"),
         (["run", "digits", "--set", "epochs"], "not of the form NAME=VALUE"),
         (["run", "digits", "--set", "seed=3"], "'seed' .* cannot be given.*See --seed"),
@@ -79,10 +82,10 @@ def test_bad_input_is_one_line_and_exit_code_2(capsad, arguments, message, tmp_p
 
 
 def test_a_class_with_too_few_images(capsad, tmp_path):
-    images(tmp_path / "data", {"a": 20, "b": 2, "c": 20})
+    images(tmp_path / "data", {"a": 20, "b": 1, "c": 20})
     result = capsad("run", "--images", "data", "--anomaly", "c")
     assert result.exit_code == 2
-    assert "Class 'b' has 2 images to train on, too few" in result.output
+    assert "Class 'b' has 1 images in the training part, and" in result.output
 
 
 @pytest.mark.parametrize(
