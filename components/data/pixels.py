@@ -10,7 +10,7 @@ import numpy as np
 from components.data.batches import by_halves
 
 _BATCH_SIZE = 64
-_BATCH_BYTES = 1 << 26
+_BATCH_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)

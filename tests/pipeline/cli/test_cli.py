@@ -43,7 +43,7 @@ def images(folder, counts, size=(8, 8)):
         (["run", "digits", "--anomaly", "0,1,2,3,4,5,6,7,8"], "leaves 1 normal class"),
         (
             ["run", "digits", "--limit-per-class", "1"],
-            "Class .* are left to train on; a class needs",
+            "Class .* left to train on; a class needs",
         ),
         (["run", "digits", "--set", "epoch=3"], "no setting 'epoch'"),
         (["run", "digits", "--set", "epochs"], "not of the form NAME=VALUE"),
