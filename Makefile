@@ -3,7 +3,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3,$(if $(shell command -v 
 VENV := .venv
 BIN := $(VENV)/bin
 # TFX's command line calls `pip` and `python` by name.
-RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+RUN := PATH="$(abspath $(BIN)):$$PATH"
 STAMP := $(VENV)/.ready
 
 .PHONY: help setup demo test test-fast lint lock clean
@@ -18,7 +18,7 @@ $(STAMP): $(wildcard requirements/*.txt) pyproject.toml pipeline/stack.py Makefi
 	echo "Installing requirements/$$stack.txt into $(VENV)"; \
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^uv==' requirements/$$stack.txt); \
-	export VIRTUAL_ENV="$(CURDIR)/$(VENV)"; \
+	export VIRTUAL_ENV="$(abspath $(VENV))"; \
 	$(BIN)/uv pip sync --quiet requirements/$$stack.txt; \
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .; \
 	$(BIN)/uv pip check --quiet; \

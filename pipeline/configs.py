@@ -395,7 +395,14 @@ _PIPELINES = {
         ),
         PipelineConfig(
             name="capsad_smallnorb",
-            data=DataConfig(source="smallnorb", anomaly=("car",), image_size=(48, 48)),
+            # Whole toys go into a split, and there are few: five of each kind.
+            data=DataConfig(
+                source="smallnorb",
+                anomaly=("car",),
+                image_size=(48, 48),
+                eval_fraction=0.15,
+                calibration_fraction=0.2,
+            ),
             training=TrainingConfig(
                 epochs=50,
                 batch_size=64,

@@ -1,10 +1,7 @@
 """A folder of class folders of images."""
 
-import contextlib
 import hashlib
-import json
 import os
-import time
 import unicodedata
 from collections.abc import Iterator
 from functools import cached_property
@@ -13,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from components.data.digests import DigestCache
 from components.data.folder import (
     BESIDE,
     DEEP_COLOUR,
@@ -30,19 +28,16 @@ from components.data.formats import (
     WHITE,
     Info,
     UnreadableError,
-    read_info,
+    looks_like_image,
     to_decodable,
 )
 from components.data.index import Index, Part
 from components.data.pixels import EncodedImage, Stored, UnreadableImage
 from components.data.sources.base import Source
 from models.errors import UserError
-from models.files import write_whole
 
 _TRAIN, _TEST = "train", "test"
 _EXAMPLE = "such as FOLDER/good/1.png and FOLDER/scratched/1.png"
-# A file that changed this shortly before it was looked at may change again at the same time stamp.
-_SETTLED_NS = 2_000_000_000
 
 
 class Images(Source):
@@ -164,7 +159,7 @@ class Images(Source):
                 + "".join(f" {line}." for line in self._table.lines())
             )
         self._warn_of_names(class_names)
-        cache = _Cache(self.folder)
+        cache = DigestCache(self.folder)
         parts, infos = {}, []
         for part, found in files.items():
             rows = [
@@ -195,7 +190,8 @@ class Images(Source):
         train, test = (os.path.join(self.folder, part) for part in (_TRAIN, _TEST))
         entries = list(os.scandir(train)) if os.path.isdir(train) else []
         visible = [entry for entry in entries if not entry.name.startswith(".")]
-        if not any(entry.is_dir() for entry in visible) or any(e.is_file() for e in visible):
+        has_images = any(looks_like_image(e.name, b"") for e in visible if e.is_file())
+        if has_images or not any(entry.is_dir() for entry in visible):
             return {_TRAIN: self.folder}
         roots = {_TRAIN: train} | ({_TEST: test} if os.path.isdir(test) else {})
         for entry in sorted(os.scandir(self.folder), key=lambda entry: entry.name):
@@ -239,7 +235,7 @@ class Images(Source):
                     )
         return found
 
-    def _look_at(self, path: str, cache: "_Cache") -> tuple[bytes, Info] | None:
+    def _look_at(self, path: str, cache: DigestCache) -> tuple[bytes, Info] | None:
         """Digest and header of an image; one that cannot be read is counted."""
         try:
             digest, info = cache.get(path, self.max_pixels)
@@ -266,48 +262,3 @@ class Images(Source):
                     f"The classes {listed} differ only in case, in spaces or in the way accents "
                     "are written: are they meant to be different?"
                 )
-
-
-class _Cache:
-    """Digests and headers of a folder's files, kept from run to run by size and time stamps."""
-
-    def __init__(self, folder: str):
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.join(Path.home(), ".cache")
-        name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-        self._path = Path(base, "capsad", "digests", f"{name}.json")
-        self._known: dict[str, list[Any]] = {}
-        self._kept: dict[str, list[Any]] = {}
-        self._started = time.time_ns()
-        # If it is not there, or damaged, everything is looked at anew.
-        with contextlib.suppress(OSError, ValueError):
-            self._known = json.loads(self._path.read_text(encoding="utf-8"))
-
-    def get(self, path: str, max_pixels: int) -> tuple[bytes, Info]:
-        """Digest and header of a file.
-
-        Raises:
-            OSError: if it cannot be read.
-            UnreadableError: if it is no image that can be read.
-        """
-        status = os.stat(path)
-        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-        key = printable(path)
-        known = self._known.get(key)
-        if known and known[:3] == stamp:
-            digest, info = bytes.fromhex(known[3]), Info(*known[4])
-            if info.width * info.height <= max_pixels:
-                self._kept[key] = known
-                return digest, info
-        content = read_file(path)
-        digest, info = hashlib.sha256(content).digest(), read_info(content, max_pixels)
-        if max(stamp[1:]) < self._started - _SETTLED_NS:
-            self._kept[key] = [*stamp, digest.hex(), list(info)]
-        return digest, info
-
-    def save(self) -> None:
-        """Writes what is known; a cache that cannot be written only costs time."""
-        if self._kept == self._known:
-            return
-        with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path, json.dumps(self._kept))

@@ -147,11 +147,11 @@ def test_digests_are_kept_for_files_that_did_not_change(tmp_path, cache, monkeyp
     first = sources.get("images", str(data)).index()
     (kept,) = cache.rglob("*.json")
     assert len(json.loads(kept.read_text())) == 4
-    from components.data.sources import images
+    from components.data import digests
 
     reads = []
-    real = images.read_file
-    monkeypatch.setattr(images, "read_file", lambda path: reads.append(path) or real(path))
+    real = digests.read_file
+    monkeypatch.setattr(digests, "read_file", lambda path: reads.append(path) or real(path))
     assert sources.get("images", str(data)).index().fingerprint == first.fingerprint
     assert reads == []
     save(data / "a" / "2.png", 77)
