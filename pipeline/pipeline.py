@@ -94,7 +94,8 @@ def _example_gen(plan: Plan, platform: Platform) -> BaseNode:
             "held_out": platform.held_out,
             "hold_out": plan.hold_out,
             "fingerprint": plan.held_out.index.fingerprint,
-            "max_unreadable": data.max_unreadable - plan.unreadable,
+            "max_unreadable": data.max_unreadable,
+            "unreadable": plan.unreadable,
             "digest": code_digest(HoldOutExampleGen.__module__),
         }
     )

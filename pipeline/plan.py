@@ -90,7 +90,7 @@ class Plan:
             self.classes,
             self.held_out,
             data.image_size,
-            data.max_unreadable - self.unreadable,
+            data.max_unreadable,
         )
 
 

@@ -19,6 +19,8 @@ TEXT = "image/class/text"
 IS_ANOMALY = "is_anomaly"
 CONTRAST = "contrast"
 ID = "id"
+UNREADABLE_FILE = "unreadable.json"
+"""Beside the splits: JSON, a list of the images that could not be decoded, with reasons."""
 
 
 def make_example(

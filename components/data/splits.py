@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from components.data.folder import UNREADABLE
 from components.data.index import HeldOut
 from components.data.pixels import UnreadableImage
 from components.data.protocol import SPLITS, UNUSED, Classes
@@ -46,8 +47,8 @@ def load_splits(
         classes: the classes and which of them are anomalies.
         held_out: class and split of each image.
         image_size: height and width to which images are resized.
-        max_unreadable: largest number of images that may be skipped because they cannot be
-            decoded.
+        max_unreadable: largest number of images that may be skipped because they cannot be read,
+            those included that were found when the data was looked at.
 
     Returns:
         Name of each split -> its images.
@@ -60,8 +61,9 @@ def load_splits(
         part: _images(source, part, splits, image_size) for part, splits in held_out.splits.items()
     }
     unreadable = [image for part in images.values() for image in part[1]]
-    if len(unreadable) > max_unreadable:
-        raise too_many_unreadable(unreadable, max_unreadable)
+    before = source.table.counts.get(UNREADABLE, 0)
+    if unreadable and before + len(unreadable) > max_unreadable:
+        raise too_many_unreadable(unreadable, max_unreadable, before)
     loaded = {}
     for index, split in enumerate(SPLITS):
         # No split is cut from two parts.
@@ -78,12 +80,18 @@ def load_splits(
     return loaded
 
 
-def too_many_unreadable(unreadable: Sequence[str], allowed: int) -> UserError:
-    """The error for images, each with the reason, that are more than the `allowed` number."""
+def too_many_unreadable(unreadable: Sequence[str], allowed: int, before: int = 0) -> UserError:
+    """The error for more unreadable images than allowed.
+
+    Args:
+        unreadable: images, each with the reason.
+        allowed: number of images that may be unreadable.
+        before: number of unreadable images that were counted before.
+    """
     listed = "; ".join(unreadable[:10]) + "; ..." * (len(unreadable) > 10)
     return UserError(
-        f"{len(unreadable)} images cannot be read, and {allowed} are allowed: {listed}. Repair "
-        "or remove them, or raise the number of images that may be unreadable.",
+        f"{before + len(unreadable)} images cannot be read, and {allowed} are allowed: {listed}. "
+        "Repair or remove them, or raise the number of images that may be unreadable.",
         "max_unreadable",
     )
 

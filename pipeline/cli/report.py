@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -17,19 +18,21 @@ def report(run: str) -> None:
     show(results.read(os.path.abspath(run)), "report")
 
 
-def show(result: results.Results, heading: str) -> None:
+def show(result: results.Results, heading: str, told: Sequence[str] = ()) -> None:
     """Prints the auROC of each score, the gates, and the paths of report, model and scores.
 
     Args:
         result: results of the run.
         heading: text that is printed after the verdict.
+        told: sentences about the data that were printed before.
     """
     click.echo(f"\n  {'score':<16}auROC")
     for name, value in result.auroc.items():
         click.echo(f"  {name:<16}{value:.4f}")
     click.echo(f"  accuracy on normal classes {result.accuracy:.4f}\n")
-    for note in result.data if heading == "report" else ():
-        click.echo(f"  {note}")
+    for note in result.data:
+        if note not in told:
+            click.echo(f"  {note}")
     for gate, outcome in result.gates:
         click.echo(f"  {gate}: {outcome}")
     click.echo(f"  blessed: {'yes' if result.blessed else 'no'} ({heading})")

@@ -44,7 +44,7 @@ def run(name: str | None, as_json: bool, **given: Any) -> None:
     if result is None:
         click.echo(f"\n  trained along; the chief has the results ({seconds:.0f} s)")
         return
-    show(result, f"{seconds:.0f} s")
+    show(result, f"{seconds:.0f} s", [*planned.table.lines(), *planned.warnings])
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(result), "seconds": round(seconds, 1)}))
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,12 +86,39 @@ def test_a_folder_of_images_changed_data_and_undecodable_ones(tmp_path):
     assert broken.exit_code == 2
     assert re.search(r"1 images cannot be read.*middle/bad.png", broken.output)
 
-    tolerant = capsad(*command, "--max-unreadable", "1")
+    # What is damaged behind its header is found when it is decoded.
+    whole = (tmp_path / "data" / "middle" / "003.png").read_bytes()
+    (tmp_path / "data" / "middle" / "003.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "data" / "middle" / ".DS_Store").touch()
+    damaged = capsad(*command, "--max-unreadable", "1")
+    assert damaged.exit_code == 2
+    assert re.search(r"2 images cannot be read, and 1 are allowed: .*003.png", damaged.output)
+
+    tolerant = capsad(*command, "--max-unreadable", "2")
     assert tolerant.exit_code == 0, tolerant.output
     # The data changed, so nothing comes from the cache.
     assert not re.search(r"HoldOutExampleGen.*cached", tolerant.output)
-    again = capsad(*command, "--max-unreadable", "1")
+    told = json.loads(tolerant.output.splitlines()[-1])
+    for text in ("1 file ignored, because hidden: middle/.DS_Store", "middle/bad.png", "003.png"):
+        assert any(text in note for note in told["data"]), text
+        assert text in tolerant.output
+        assert text in Path(told["report"]).read_text()
+    again = capsad(*command, "--max-unreadable", "2")
     assert re.search(r"Trainer.*cached", again.output)
+
+
+def test_a_moved_image_and_a_folder_with_the_signs_of_a_pattern(tmp_path):
+    write_images(tmp_path / "di [x]", count=20)
+    quick = (
+        *("run", "--images", "di [x]", "--anomaly", "right", "--min-auroc", "0", "--output", "out"),
+        *("--detector", "cnn_softmax", "--epochs", "1", "--image-size", "12"),
+    )
+    assert capsad(*quick).exit_code == 0
+    assert re.search(r"HoldOutExampleGen.*cached", capsad(*quick).output)
+    (tmp_path / "di [x]" / "middle" / "004.png").rename(tmp_path / "di [x]" / "left bar" / "x.png")
+    moved = capsad(*quick)
+    assert moved.exit_code == 0, moved.output
+    assert not re.search(r"HoldOutExampleGen.*cached", moved.output)
 
 
 def test_labels_are_read_once(monkeypatch):

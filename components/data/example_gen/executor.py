@@ -15,7 +15,7 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
 
 from components.data import sources
-from components.data.examples import make_example
+from components.data.examples import UNREADABLE_FILE, make_example
 from components.data.index import HeldOut
 from components.data.pixels import UnreadableImage
 from components.data.protocol import SPLITS, UNUSED, Classes, hold_out
@@ -75,8 +75,8 @@ class Executor(BaseExampleGenExecutor):
     the anomalous classes; `held_out`, the path of a saved `HeldOut`, or nothing where the
     launching machine's files are not seen; `hold_out`, the keyword arguments of
     `protocol.hold_out`, which assigns the images in the same way; `fingerprint`, of the index;
-    and `max_unreadable`, the number of images that may be skipped. The `digest` of the code is
-    only for the cache.
+    `max_unreadable`, the number of images that may be unreadable; and `unreadable`, the number of
+    those that the plan has found. The `digest` of the code is only for the cache.
     """
 
     def GetInputSourceToExamplePTransform(self) -> beam.PTransform:  # noqa: N802
@@ -124,16 +124,17 @@ class Executor(BaseExampleGenExecutor):
             UserError: if more images than `max_unreadable` could not be decoded.
         """
         examples = artifact_utils.get_single_instance(output_dict["examples"])
-        self._unreadable_file = os.path.join(examples.uri, "unreadable.json")
+        self._unreadable_file = os.path.join(examples.uri, UNREADABLE_FILE)
         with local_copy(_config(exec_properties)["data_dir"]) as self._data_dir:
             super().Do(input_dict, output_dict, exec_properties)
         with fileio.open(self._unreadable_file) as file:
             unreadable = json.load(file)
         if not unreadable:
             return
-        allowed = int(_config(exec_properties)["max_unreadable"])
-        if len(unreadable) > allowed:
-            raise too_many_unreadable(unreadable, allowed)
+        config = _config(exec_properties)
+        allowed, before = int(config["max_unreadable"]), int(config["unreadable"])
+        if before + len(unreadable) > allowed:
+            raise too_many_unreadable(unreadable, allowed, before)
         logging.warning("Skipped %d images that cannot be decoded: %s", len(unreadable), unreadable)
 
 

@@ -11,10 +11,12 @@ import tensorflow_data_validation as tfdv
 import tensorflow_model_analysis as tfma
 from tfx import v1 as tfx
 from tfx.components.util.model_utils import is_model_blessed
+from tfx.dsl.io import fileio
 from tfx.types.artifact import Artifact
 from tfx.utils import path_utils
 
-from components.data.examples import CONTRAST, TEXT, load_split
+from components.data.examples import CONTRAST, TEXT, UNREADABLE_FILE, load_split
+from components.data.folder import UNREADABLE, Table
 from components.evaluation.metrics import AUROC
 from components.evaluation.report import page
 from components.evaluation.verdict import gates
@@ -77,7 +79,7 @@ def Report(  # noqa: N802
         split_sizes=splits,
         history=training["history"],
         blessed=blessed,
-        data_notes=[*run["data"]["warnings"], *run["data"]["left_out"]],
+        data_notes=[*run["data"]["warnings"], *run["data"]["left_out"], *_undecoded(examples.uri)],
         gates=gates(run["gate"], measured["overall"][ANOMALY_SCORE][AUROC], blessed),
         config=run["config"],
         versions={
@@ -88,6 +90,15 @@ def Report(  # noqa: N802
         seconds={"Training": training["seconds"]},
     )
     page.write(report.uri, data)
+
+
+def _undecoded(examples_uri: str) -> list[str]:
+    """A sentence on the images that ExampleGen could not decode, if there were any."""
+    with fileio.open(os.path.join(examples_uri, UNREADABLE_FILE)) as file:
+        table = Table()
+        for image in json.load(file):
+            table.add(UNREADABLE, image)
+    return table.lines()
 
 
 def _evaluation(uri: str) -> dict[str, dict[str, dict[str, float]]]:
