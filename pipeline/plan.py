@@ -113,6 +113,7 @@ def plan(config: PipelineConfig, source: Source | None = None) -> Plan:
     if source.table.counts.get(UNREADABLE, 0) > data.max_unreadable:
         raise too_many_unreadable(source.table.names[UNREADABLE], data.max_unreadable)
     classes = Classes(source.class_names, resolve_anomaly(data.anomaly, source.class_names))
+    _check_number_of_classes(detector, classes)
     protocol: dict[str, Any] = {
         "split_seed": data.split_seed,
         "eval_fraction": data.eval_fraction,
@@ -123,6 +124,20 @@ def plan(config: PipelineConfig, source: Source | None = None) -> Plan:
     }
     held_out = hold_out(source.index(), classes.anomaly, **protocol)
     return Plan(config, source, detector, classes, protocol, held_out)
+
+
+def _check_number_of_classes(detector: Detector, classes: Classes) -> None:
+    normal = len(classes.normal_names)
+    if normal >= detector.least_classes:
+        return
+    able = [name for name in detectors.names() if detectors.describe(name).least_classes <= normal]
+    raise UserError(
+        f"The anomaly {', '.join(classes.anomaly_names)} leaves only the normal class "
+        f"'{classes.normal_names[0]}', and the detector {detector.name} needs at least "
+        f"{detector.least_classes}. With one normal class take one of {', '.join(able)}.",
+        "detector",
+        "anomaly",
+    )
 
 
 def _warnings(made: Plan) -> Iterator[str]:

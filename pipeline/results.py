@@ -30,6 +30,8 @@ class Results:
     """Score name -> auROC on the test images."""
     accuracy: float
     """Share of the normal test images whose predicted class is right."""
+    normal_classes: int
+    """Number of normal classes. With one there is nothing to tell apart."""
     blessed: bool
     gates: list[tuple[str, str]]
     """Pairs of gate and outcome."""
@@ -61,6 +63,7 @@ def read(output_dir: str) -> Results:
         pushed=pushed.custom_properties["pushed_destination"].string_value or None,
         auroc=summary["auroc"],
         accuracy=summary["accuracy"],
+        normal_classes=summary["normal_classes"],
         blessed=summary["blessed"],
         gates=[(gate, outcome) for gate, outcome in summary["gates"]],
         data=summary["data"],

@@ -61,7 +61,7 @@ def resolve_anomaly(anomaly: Sequence[str], class_names: Sequence[str]) -> tuple
         class_names: names of all classes.
 
     Raises:
-        UserError: if one is unknown, none is given, or fewer than two normal classes are left.
+        UserError: if one is unknown, none is given, or no normal class is left.
     """
     names = list(class_names)
     listed = f"the classes are {', '.join(names)}"
@@ -72,11 +72,9 @@ def resolve_anomaly(anomaly: Sequence[str], class_names: Sequence[str]) -> tuple
         indices |= {_index_of(part, names) for part in parts if part}
     if not indices:
         raise UserError(f"No anomaly class is given: {listed}. Name at least one.", "anomaly")
-    normal = len(names) - len(indices)
-    if normal < 2:
+    if len(indices) == len(names):
         raise UserError(
-            f"Anomaly {', '.join(map(str, anomaly))} leaves {normal} normal "
-            f"class{'es' * (normal != 1)}; at least two are needed: {listed}.",
+            f"The anomaly {', '.join(map(str, anomaly))} leaves no normal class: {listed}.",
             "anomaly",
         )
     return tuple(sorted(indices))

@@ -42,6 +42,8 @@ class Detector(abc.ABC):
     reference: ClassVar[str]
     scores: ClassVar[tuple[str, ...]]
     calibrated_score: ClassVar[str]
+    least_classes: ClassVar[int] = 2
+    """The smallest number of normal classes that the detector can be trained on."""
 
     seed: int = setting(0, "Seed of the weights, the order of images and the augmentation.")
     verbose: int = setting(
@@ -126,8 +128,8 @@ class Detector(abc.ABC):
     ) -> keras.Model:
         """Trains and returns the model of raw scores. The arguments are those of `fit`."""
 
-    @staticmethod
     def _check(
+        self,
         images: np.ndarray,
         labels: np.ndarray,
         validation: tuple[np.ndarray, np.ndarray] | None,
@@ -139,10 +141,11 @@ class Detector(abc.ABC):
             )
         if len(images) != len(labels) or not len(images):
             raise UserError(f"{len(images)} training images but {len(labels)} labels.")
-        counts = np.bincount(labels, minlength=2) if labels.min() >= 0 else np.zeros(1)
+        least = self.least_classes
+        counts = np.bincount(labels, minlength=least) if labels.min() >= 0 else np.zeros(1)
         if not counts.all():
             raise UserError(
-                "Training labels must be 0 to C - 1, each present, at least two classes; found "
+                f"Training labels must be 0 to C - 1, each present, with C at least {least}; found "
                 f"{sorted(set(labels.tolist()))}. An anomaly (-1) is never trained on."
             )
         if validation is not None and not np.isin(validation[1], labels).all():

@@ -35,6 +35,7 @@ class DbnDetector(Detector):
     reference: ClassVar[str] = "arXiv 1907.06312"
     scores: ClassVar[tuple[str, ...]] = ("re",)
     calibrated_score: ClassVar[str] = "re"
+    least_classes: ClassVar[int] = 1
 
     epochs: int = setting(20, "Number of passes over the training images, for each layer.")
     batch_size: int = setting(100, "Number of images in each training step.")

@@ -31,6 +31,7 @@ class DeepSvddDetector(NetworkDetector):
     reference: ClassVar[str] = "Ruff et al. 2018, ICML"
     scores: ClassVar[tuple[str, ...]] = ("distance",)
     calibrated_score: ClassVar[str] = "distance"
+    least_classes: ClassVar[int] = 1
 
     feature_dim: int = setting(32, "Dimension of the features.")
     weight_decay: float = setting(

@@ -35,6 +35,7 @@ class GeomDetector(NetworkDetector):
     reference: ClassVar[str] = "arXiv 1805.10917"
     scores: ClassVar[tuple[str, ...]] = ("geom",)
     calibrated_score: ClassVar[str] = "geom"
+    least_classes: ClassVar[int] = 1
 
     shifts: bool = setting(
         False, "Whether to use translations, too: 72 transformations instead of 8."

@@ -29,7 +29,9 @@ def show(result: results.Results, heading: str, told: Sequence[str] = ()) -> Non
     click.echo(f"\n  {'score':<16}auROC")
     for name, value in result.auroc.items():
         click.echo(f"  {name:<16}{value:.4f}")
-    click.echo(f"  accuracy on normal classes {result.accuracy:.4f}\n")
+    if result.normal_classes > 1:
+        click.echo(f"  accuracy on normal classes {result.accuracy:.4f}")
+    click.echo()
     for note in result.data:
         if note not in told:
             click.echo(f"  {note}")

@@ -94,6 +94,7 @@ def write(folder: str, data: ReportData) -> None:
     summary = {
         "auroc": data.auroc[OVERALL],
         "accuracy": data.accuracy,
+        "normal_classes": len(data.normal_classes),
         "blessed": data.blessed,
         "gates": data.gates,
         "data": data.data_notes,

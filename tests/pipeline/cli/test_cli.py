@@ -40,7 +40,10 @@ def images(folder, counts, size=(8, 8)):
             ["run", "digits", "--anomaly", ""],
             "No anomaly class is given.*See --anomaly .CAPSAD_ANOMALY",
         ),
-        (["run", "digits", "--anomaly", "0,1,2,3,4,5,6,7,8"], "leaves 1 normal class"),
+        (
+            ["run", "digits", "--anomaly", "0,1,2,3,4,5,6,7,8"],
+            "leaves only the normal class '9'.* needs at least 2.* vae, dbn",
+        ),
         (
             ["run", "digits", "--limit-per-class", "1"],
             "Class .* left to train on; a class needs",
