@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from models import detectors
 from models.errors import UserError
 from pipeline.parameters import ImageSize, NameValue
 
@@ -21,6 +22,7 @@ _PREFIX = "CAPSAD_"
 # Variables that are no knobs: the first chooses a pipeline, the second is read by the sources.
 _PIPELINE, _DATA_DIR = "CAPSAD_PIPELINE", "CAPSAD_DATA_DIR"
 
+DEFAULT_DETECTOR = "capsnet"
 _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 _POSITIVE = click.IntRange(min=1)
 _COUNT = click.IntRange(min=0)
@@ -88,7 +90,7 @@ class DataConfig:
         metavar="CLASS",
         many="one",
     )
-    image_size: tuple[int, int] = knob(
+    image_size: tuple[int, int] | None = knob(
         (28, 28), "Size to which images are resized: 28, or height x width.", ImageSize()
     )
     limit_per_class: int | None = knob(
@@ -134,7 +136,11 @@ class DataConfig:
 class TrainingConfig:
     """What is trained."""
 
-    detector: str = knob("capsnet", "Name of the detector, see `capsad detectors`.", metavar="NAME")
+    detector: str | None = knob(
+        "capsnet",
+        "Name of the detector, see `capsad detectors`; for own images it is chosen by the data.",
+        metavar="NAME",
+    )
     epochs: int | None = knob(
         None, "Passes over the training images; without it the detector's own number.", _POSITIVE
     )
@@ -149,6 +155,9 @@ class TrainingConfig:
         metavar="NAME=VALUE",
         many="words",
     )
+    weights: str | None = knob(
+        None, "File of weights for the detector's backbone, in place of ImageNet's.", metavar="FILE"
+    )
     strategy: str = knob(
         "auto",
         "Train on every GPU and every worker of TF_CONFIG, or on one device.",
@@ -158,7 +167,10 @@ class TrainingConfig:
     @property
     def all_settings(self) -> dict[str, Any]:
         """The detector's settings, where they differ from its defaults."""
-        given = {"epochs": self.epochs, "batch_size": self.batch_size}
+        weights = self.weights
+        if weights not in (None, "imagenet", "none"):
+            weights = os.path.abspath(os.path.expanduser(weights))
+        given = {"epochs": self.epochs, "batch_size": self.batch_size, "weights": weights}
         return {**self.settings, **{name: n for name, n in given.items() if n is not None}}
 
 
@@ -329,7 +341,7 @@ def override(config: Any, **values: Any) -> Any:
     """The configuration with other values of its knobs.
 
     The settings of another detector go when the detector changes; epochs and batch size, which
-    suit the data, stay.
+    suit the data, stay if the new detector has them.
 
     Args:
         config: a dataclass with knobs.
@@ -349,9 +361,14 @@ def override(config: Any, **values: Any) -> Any:
             converted[name] = known[name].convert(converted["settings"].pop(name))
     if "settings" in converted or "detector" in converted:
         training = config.training
-        same = converted.get("detector", training.detector) == training.detector
+        former = training.detector or DEFAULT_DETECTOR
+        same = converted.get("detector", former) == former
         kept = training.settings if same else {}
         converted["settings"] = {**kept, **converted.get("settings", {})}
+        if not same:
+            settings = detectors.describe(converted["detector"]).settings()
+            for name in {"epochs", "batch_size"} - {field.name for field in settings}:
+                converted.setdefault(name, None)
     changes: dict[str, dict[str, Any]] = {}
     for name, value in converted.items():
         changes.setdefault(known[name].section, {})[name] = value
@@ -411,8 +428,15 @@ _PIPELINES = {
         ),
         PipelineConfig(
             name="capsad_images",
-            data=DataConfig(source="images", anomaly=(), image_size=(32, 32)),
-            training=TrainingConfig(epochs=20, settings={"standardise": True}),
+            # Detector and size follow from the images, see `pipeline.plan`.
+            data=DataConfig(
+                source="images",
+                anomaly=(),
+                image_size=None,
+                eval_fraction=0.1,
+                calibration_fraction=0.15,
+            ),
+            training=TrainingConfig(detector=None, epochs=20, settings={"standardise": True}),
         ),
     )
 }

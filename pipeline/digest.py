@@ -35,6 +35,13 @@ def code_digest(*modules: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def file_digest(path: str | None) -> str:
+    """Digest of a file's content, 16 hexadecimal digits; empty without a file."""
+    if path is None or not Path(path).expanduser().is_file():
+        return ""
+    return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()[:16]
+
+
 def closure(*modules: str) -> set[Path]:
     """Returns the files of the project that modules depend on, including their own files."""
     found: set[Path] = set()

@@ -22,7 +22,7 @@ from components.serving.batch.component import BatchScorer
 from components.serving.pusher import Pusher
 from models.scores import ANOMALY_SCORE
 from pipeline.beam_args import beam_args
-from pipeline.digest import code_digest
+from pipeline.digest import code_digest, file_digest
 from pipeline.plan import Plan
 from pipeline.platforms import Platform
 
@@ -47,10 +47,12 @@ def create_pipeline(plan: Plan, platform: Platform) -> Pipeline:
         platform: where it runs.
 
     Raises:
-        UserError: if the images do not suit the detector.
+        UserError: if the images do not suit the detector, or its weights cannot be had.
     """
-    # Not a part of the plan, because it loads Keras.
-    plan.detector.check_image_size(plan.config.data.image_size)
+    # Not a part of the plan, because these load Keras.
+    plan.detector.check_image_size(plan.image_size)
+    channels = plan.held_out.index.channels
+    plan.detector.check_weights((*plan.image_size, channels))
 
     example_gen = _example_gen(plan, platform)
     statistics_gen = _statistics_gen(example_gen)
@@ -89,7 +91,7 @@ def _example_gen(plan: Plan, platform: Platform) -> BaseNode:
             "source": data.source_name,
             "data_dir": platform.data_dir,
             "source_options": plan.source_options,
-            "image_size": list(data.image_size),
+            "image_size": list(plan.image_size),
             "anomaly": list(plan.classes.anomaly),
             "held_out": platform.held_out,
             "hold_out": plan.hold_out,
@@ -146,10 +148,11 @@ def _trainer(
         custom_config={
             "detector": training.detector,
             "settings": training.all_settings,
-            "image_size": list(plan.config.data.image_size),
+            "image_size": list(plan.image_size),
             "white": plan.held_out.index.white,
             "seed": plan.config.seed,
             "strategy": training.strategy,
+            "weights": file_digest(training.weights),
             "digest": code_digest(_TRAINER),
         },
     )
@@ -246,7 +249,7 @@ def _report(
                 "source": f"{plan.source.title} ({plan.source.origin})",
                 "normal_classes": plan.classes.normal_names,
                 "anomaly_classes": plan.classes.anomaly_names,
-                "image_size": config.data.image_size,
+                "image_size": plan.image_size,
                 "detector": config.training.detector,
                 "seed": config.seed,
                 "config": _described(plan),
@@ -277,7 +280,7 @@ def _described(plan: Plan) -> dict[str, object]:
         described.pop(name)
     for name in ("data_dir", "images"):
         described["data"].pop(name)
-    for name in ("epochs", "batch_size"):
+    for name in ("epochs", "batch_size", "weights"):
         described["training"].pop(name)
     described["training"]["settings"] = {
         field.name: getattr(plan.detector, field.name) for field in plan.detector.settings()

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,13 @@ from models import detectors
 from models.detectors.base import Detector
 from models.errors import UserError
 from models.sampling import BALANCE
+from pipeline import configs
 from pipeline.beam_args import beam_args
-from pipeline.configs import PipelineConfig
+from pipeline.configs import PipelineConfig, override
 
 _FEW_TESTED = 20
+_SMALL, _LARGE = (32, 32), (224, 224)  # without and with a backbone
+_PHOTOGRAPH = 64  # pixels of the shorter side from which an image is a photograph
 _ALPHA = 0.05  # as `capsad score` flags by default
 
 
@@ -38,6 +41,10 @@ class Plan:
     hold_out: dict[str, Any]
     """Keyword arguments of `protocol.hold_out` that assigned the images."""
     held_out: HeldOut
+    choice: str
+    """What was chosen by the data, and why; empty if nothing was left to choose."""
+    image_size: tuple[int, int]
+    """Height and width to which images are resized."""
 
     @property
     def source_options(self) -> dict[str, Any]:
@@ -89,7 +96,7 @@ class Plan:
             self.source,
             self.classes,
             self.held_out,
-            data.image_size,
+            self.image_size,
             data.max_unreadable,
         )
 
@@ -107,12 +114,13 @@ def plan(config: PipelineConfig, source: Source | None = None) -> Plan:
     beam_args(config.beam_args)
     if config.score_images:
         inputs.resolve(config.score_images)
-    data = config.data
-    detector = make_detector(config)
     source = source or find_source(config)
+    data = config.data
     if source.table.counts.get(UNREADABLE, 0) > data.max_unreadable:
         raise too_many_unreadable(source.table.names[UNREADABLE], data.max_unreadable)
     classes = Classes(source.class_names, resolve_anomaly(data.anomaly, source.class_names))
+    config, choice = choose(config, source, classes)
+    detector = make_detector(config)
     _check_number_of_classes(detector, classes)
     protocol: dict[str, Any] = {
         "split_seed": data.split_seed,
@@ -123,7 +131,38 @@ def plan(config: PipelineConfig, source: Source | None = None) -> Plan:
         "balanced": data.balanced_test,
     }
     held_out = hold_out(source.index(), classes.anomaly, **protocol)
-    return Plan(config, source, detector, classes, protocol, held_out)
+    size = config.data.image_size or _SMALL
+    return Plan(config, source, detector, classes, protocol, held_out, choice, size)
+
+
+def choose(config: PipelineConfig, source: Source, classes: Classes) -> tuple[PipelineConfig, str]:
+    """Chooses the detector and the size of the images where the configuration leaves them open.
+
+    Returns:
+        The configuration without open choices, and a sentence on what was chosen and why.
+    """
+    sides = [min(info.width, info.height) for info in source.infos]
+    side = int(np.median(sides)) if sides else 0
+    normal = len(classes.normal_names)
+    reasons, chosen = [], []
+    if config.training.detector is None:
+        name = configs.DEFAULT_DETECTOR
+        if normal == 1:
+            name = "patch_knn" if side >= _PHOTOGRAPH else "vae"
+        reasons.append("one normal class" if normal == 1 else f"{normal} normal classes")
+        chosen.append(f"detector {name}")
+        config = override(config, detector=name)
+        config = replace(config, training=replace(config.training, detector=name))
+    if config.data.image_size is None:
+        fields = detectors.describe(str(config.training.detector)).settings()
+        has_backbone = any(field.name == "backbone" for field in fields)
+        size = _LARGE if has_backbone else _SMALL
+        reasons.append(f"images of about {side} pixels" if side else "images of unknown size")
+        chosen.append(f"images resized to {size[0]}x{size[1]}")
+        config = override(config, image_size=size)
+    if not chosen:
+        return config, ""
+    return config, f"Chosen for {' and '.join(reasons)}: {', '.join(chosen)}."
 
 
 def _check_number_of_classes(detector: Detector, classes: Classes) -> None:
@@ -175,7 +214,7 @@ def make_detector(config: PipelineConfig) -> Detector:
     Raises:
         UserError: if the detector or a setting is unknown, or only the code may set it.
     """
-    name, settings = config.training.detector, config.training.all_settings
+    name, settings = str(config.training.detector), config.training.all_settings
     allowed = {field.name for field in detectors.describe(name).settings()}
     common = {field.name for field in dataclasses.fields(Detector)}
     for setting in sorted(set(settings) & common - allowed):

@@ -17,6 +17,7 @@ _MODULES = {
     "dbn": "models.detectors.dbn:DbnDetector",
     "deep_svdd": "models.detectors.deep_svdd:DeepSvddDetector",
     "geom": "models.detectors.geom:GeomDetector",
+    "patch_knn": "models.detectors.patch_knn:PatchKnnDetector",
 }
 
 

@@ -71,6 +71,13 @@ class Detector(abc.ABC):
     def check_image_size(self, image_size: tuple[int, int]) -> None:  # noqa: B027
         """Raises a UserError if images of (height, width) do not suit the detector."""
 
+    def check_weights(self, input_shape: tuple[int, int, int]) -> None:  # noqa: B027
+        """Raises a UserError if weights that the detector starts from cannot be had.
+
+        Args:
+            input_shape: height, width and channels (H, W, K) of the images.
+        """
+
     def fit(
         self,
         images: np.ndarray,

@@ -8,7 +8,9 @@ from models.layers.conformal_calibration import ConformalCalibration
 from models.layers.em_capsules import ClassEmCapsules, ConvolutionalEmCapsules, em_routing
 from models.layers.geometric_transformations import GeometricTransformations
 from models.layers.image_preprocessing import ImagePreprocessing
+from models.layers.imagenet_scaling import ImageNetScaling
 from models.layers.nearest_neighbours import NearestNeighbours
+from models.layers.patch_distance import PatchDistance
 from models.layers.primary_capsules import PrimaryCapsules
 from models.layers.rbf_one_class import RbfOneClass
 from models.layers.squash import squash, vector_length
@@ -23,8 +25,10 @@ __all__ = [
     "ConformalCalibration",
     "ConvolutionalEmCapsules",
     "GeometricTransformations",
+    "ImageNetScaling",
     "ImagePreprocessing",
     "NearestNeighbours",
+    "PatchDistance",
     "PrimaryCapsules",
     "RbfOneClass",
     "TrimBatch",

@@ -46,7 +46,7 @@ def inspect(images: str, **given: Any) -> None:
     except UserError as error:
         wrong, planned = error, None
     if planned is not None:
-        size = "x".join(map(str, config.data.image_size))
+        size = "x".join(map(str, planned.image_size))
         anomaly = ", ".join(planned.classes.anomaly_names)
         click.echo(f"\nA run with the anomaly {anomaly}:")
         click.echo(f"  detector {planned.detector.name}, images resized to {size}")

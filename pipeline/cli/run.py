@@ -101,6 +101,8 @@ def _tell_data(planned: Plan) -> None:
         click.echo(f"Read {read} images of {len(planned.classes.names)} classes.")
     for line in planned.table.lines():
         click.echo(f"  {line}")
+    if planned.choice:
+        click.echo(planned.choice)
     for warning in planned.warnings:
         click.echo(f"Warning: {warning}", err=True)
 

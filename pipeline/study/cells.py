@@ -44,7 +44,7 @@ class Cell:
             "source": data.source_name,
             "source_options": dict(data.source_options),
             "anomaly": self.plan.classes.anomaly,
-            "image_size": data.image_size,
+            "image_size": self.plan.image_size,
             "hold_out": self.plan.hold_out,
             "detector": detector.name,
             "settings": {f.name: getattr(detector, f.name) for f in detector.settings()},

@@ -168,8 +168,9 @@ def _figures(data: ReportData, chosen: Threshold | None) -> dict[str, Figure]:
             {name: metrics.roc_curve(values, is_anomaly) for name, values in ranked.items()},
             data.auroc[OVERALL],
         ),
-        "history": figures.history_figure(data.history),
     }
+    if data.history:  # Not where nothing is trained epoch by epoch.
+        drawn["history"] = figures.history_figure(data.history)
     for name, values in data.scores.items():
         marked = chosen.threshold if chosen and name == ANOMALY_SCORE else None
         drawn[f"histogram_{name}"] = figures.histogram_figure(values, is_anomaly, name, marked)

@@ -11,8 +11,6 @@ from models.errors import UserError
 from models.scores import ANOMALY_SCORE, anomalousness
 from tests.conftest import TINY, toy_images
 
-SIZE = 18  # the smallest that suits all
-
 # Settings with which each learns the toy images in seconds.
 TOY = {
     "capsnet": {"epochs": 6, "batch_size": 30, "learning_rate": 0.01, **TINY},
@@ -30,7 +28,13 @@ TOY = {
     "dbn": {"epochs": 60, "batch_size": 30, "units": (60, 60)},
     "deep_svdd": {"epochs": 10, "batch_size": 30, "learning_rate": 0.003},
     "geom": {"epochs": 20, "batch_size": 30, "architecture": "paper"},
+    "patch_knn": {"weights": "none", "bank_size": 300},
 }
+
+
+def smallest(name):
+    """A size of images that is small and suits the detector."""
+    return 32 if name == "patch_knn" else 18
 
 
 @pytest.fixture(params=detectors.names())
@@ -38,11 +42,16 @@ def name(request):
     return request.param
 
 
+@pytest.fixture
+def size(name):
+    return smallest(name)
+
+
 def fit(name, toys, calibrated=True, **settings):
-    images, labels = toys(400, 4, seed=0, size=SIZE)
+    images, labels = toys(400, 4, seed=0, size=smallest(name))
     normal = labels < 3
     detector = detectors.get(name, **{**TOY[name], **settings})
-    calibration, calibration_labels = toys(200, 4, seed=1, size=SIZE)
+    calibration, calibration_labels = toys(200, 4, seed=1, size=smallest(name))
     calibration = calibration[calibration_labels < 3] if calibrated else None
     return detector, detector.fit(images[normal], labels[normal], calibration=calibration)
 
@@ -65,8 +74,8 @@ def trained(name, fitted):
     return fitted(name)
 
 
-def test_one_normal_class_or_a_clear_refusal(name, toys):
-    images, labels = toys(600, 4, seed=0, size=SIZE)
+def test_one_normal_class_or_a_clear_refusal(name, toys, size):
+    images, labels = toys(600, 4, seed=0, size=size)
     normal = images[labels == 0]
     detector = detectors.get(name, **TOY[name])
     zeros = np.zeros(len(normal), int)
@@ -75,7 +84,7 @@ def test_one_normal_class_or_a_clear_refusal(name, toys):
             detector.fit(normal, zeros)
         return
     scorer = detector.fit(normal[:120], zeros[:120], calibration=normal[120:])
-    tested, test_labels = toys(200, 4, seed=2, size=SIZE)
+    tested, test_labels = toys(200, 4, seed=2, size=size)
     outputs = arrays(scorer(tested))
     assert outputs["class_probabilities"].tolist() == [[1.0]] * 200
     assert metrics.auroc(outputs[ANOMALY_SCORE], test_labels != 0) >= 0.9
@@ -85,9 +94,9 @@ def arrays(outputs):
     return {key: np.asarray(value) for key, value in outputs.items()}
 
 
-def test_detects(trained, toys):
+def test_detects(trained, toys, size):
     detector, scorer = trained
-    images, labels = toys(200, 4, seed=2, size=SIZE)
+    images, labels = toys(200, 4, seed=2, size=size)
     outputs = arrays(scorer(images))
     assert set(detector.scores) | {ANOMALY_SCORE, "class_probabilities"} <= set(outputs)
     for score in (*detector.scores, ANOMALY_SCORE):
@@ -103,10 +112,10 @@ def test_detects(trained, toys):
 
 
 def test_a_saved_model_gives_the_same_scores_in_a_fresh_process(
-    trained, toys, fresh_python, tmp_path
+    trained, toys, fresh_python, tmp_path, size
 ):
     _, scorer = trained
-    images, _ = toys(20, 4, seed=2, size=SIZE)
+    images, _ = toys(20, 4, seed=2, size=size)
     expected = arrays(scorer(images))
     scorer.save(tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", images)
@@ -125,48 +134,49 @@ np.savez(sys.argv[1], **scores)
             np.testing.assert_allclose(found[key], value, rtol=tolerance, atol=tolerance)
 
 
-def test_trains_under_jax(name, toys, fresh_python, tmp_path):
-    images, labels = toys(120, 3, seed=0, size=SIZE)
+def test_trains_under_jax(name, toys, fresh_python, tmp_path, size):
+    images, labels = toys(120, 3, seed=0, size=size)
     np.savez(tmp_path / "toys.npz", images=images, labels=labels)
+    one_epoch = {**TOY[name], **({"epochs": 1} if "epochs" in TOY[name] else {})}
     code = f"""
 import numpy as np
 from models import detectors
 toys = np.load("toys.npz")
-detector = detectors.get({name!r}, **{TOY[name] | {"epochs": 1}!r})
+detector = detectors.get({name!r}, **{one_epoch!r})
 scorer = detector.fit(toys["images"], toys["labels"], calibration=toys["images"][:20])
 print(all(np.isfinite(np.asarray(v)).all() for v in scorer(toys["images"][:3]).values()))
 """
     assert fresh_python(code, ours=True, KERAS_BACKEND="jax").split()[-1] == "True"
 
 
-def test_the_exported_model_gives_the_same_scores(trained, toys, tmp_path):
+def test_the_exported_model_gives_the_same_scores(trained, toys, tmp_path, size):
     _, scorer = trained
-    images, _ = toys(20, 4, seed=2, size=SIZE)
+    images, _ = toys(20, 4, seed=2, size=size)
     export(scorer, images.shape[1:3], str(tmp_path))
     served = tf.saved_model.load(str(tmp_path)).signatures["score_arrays"](images=images)
     for key, value in arrays(scorer(images)).items():
         assert np.abs(served[key] - value).max() <= 1e-5 * np.abs(value).max()
 
 
-def test_one_image_scores_as_in_a_batch(trained, toys):
+def test_one_image_scores_as_in_a_batch(trained, toys, size):
     _, scorer = trained
-    images, _ = toys(20, 4, seed=2, size=SIZE)
+    images, _ = toys(20, 4, seed=2, size=size)
     together, alone = arrays(scorer(images)), arrays(scorer(images[:1]))
     for key, value in alone.items():
         np.testing.assert_allclose(value, together[key][:1], rtol=1e-4, atol=1e-4)
 
 
-def test_an_empty_batch_has_no_scores(trained):
+def test_an_empty_batch_has_no_scores(trained, size):
     _, scorer = trained
-    for name, value in arrays(scorer(np.zeros((0, SIZE, SIZE, 1), "uint8"))).items():
+    for name, value in arrays(scorer(np.zeros((0, size, size, 1), "uint8"))).items():
         assert len(value) == 0, name
         assert value.shape[1:] == tuple(scorer.output[name].shape[1:])
 
 
 @pytest.mark.parametrize("value", [0, 255])
-def test_blank_images_have_finite_scores(trained, value):
+def test_blank_images_have_finite_scores(trained, value, size):
     _, scorer = trained
-    outputs = arrays(scorer(np.full((2, SIZE, SIZE, 1), value, "uint8")))
+    outputs = arrays(scorer(np.full((2, size, size, 1), value, "uint8")))
     assert all(np.isfinite(output).all() for output in outputs.values())
 
 
@@ -176,14 +186,14 @@ def test_any_image_size_is_scored(trained):
     assert np.isfinite(np.asarray(scorer(images)["anomaly_score"])).all()
 
 
-def test_a_wrong_number_of_channels_is_refused(trained):
+def test_a_wrong_number_of_channels_is_refused(trained, size):
     _, scorer = trained
     with pytest.raises(ValueError, match="incompatible|expected shape"):
-        scorer(np.zeros((2, SIZE, SIZE, 3), "uint8"))
+        scorer(np.zeros((2, size, size, 3), "uint8"))
 
 
-def test_same_seed_same_scores_other_seed_others(name, trained, toys):
-    images, _ = toys(20, 4, seed=2, size=SIZE)
+def test_same_seed_same_scores_other_seed_others(name, trained, toys, size):
+    images, _ = toys(20, 4, seed=2, size=size)
     score = trained[0].scores[0]
     expected = np.asarray(trained[1](images)[score])
     again = fit(name, toys, calibrated=False)[1]
@@ -231,7 +241,7 @@ def test_too_small_images_are_refused(name):
 def test_conformity_adds_up_what_is_unusual(fitted, toys):
     """Against a transcription in NumPy of what the detector documents."""
     _, scorer = fitted("capsnet")
-    images, labels = toys(50, 4, seed=2, size=SIZE)
+    images, labels = toys(50, 4, seed=2, size=smallest("capsnet"))
     inner = {layer.name: layer for layer in scorer.layers}
     (network,) = (layer for layer in scorer.layers if isinstance(layer, CapsNet))
     outputs = arrays(scorer(images))
