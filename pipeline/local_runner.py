@@ -22,6 +22,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 # ruff: noqa: E402
+from components.training import cluster
 from models.errors import UserError
 from pipeline import configs
 from pipeline.plan import Plan, plan
@@ -63,6 +64,11 @@ def compile_pipeline(planned: Plan) -> "Pipeline":
     Raises:
         UserError: if the images do not suit the detector.
     """
+    if cluster.task().workers > 1:
+        # TensorFlow can join a cluster only before it computes anything, and ExampleGen computes.
+        from components.training import strategy
+
+        strategy.choose(planned.config.training.strategy)
     # TFX is imported here, because the import takes more than ten seconds, and errors in the input
     # should be found before.
     from pipeline import platforms

@@ -1,5 +1,6 @@
 """Distribution of training over one device, all GPUs of this machine, or several machines."""
 
+import functools
 import math
 from typing import Any
 
@@ -26,11 +27,17 @@ def choose(name: str) -> tf.distribute.Strategy:
     if name != "auto":
         raise UserError(f"strategy must be auto or one_device, not '{name}'.")
     if cluster.task().workers > 1:
-        return MultiWorkerStrategy()
+        return _join_cluster()
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) > 1:
         return tf.distribute.MirroredStrategy([device.name for device in devices])
     return tf.distribute.get_strategy()
+
+
+@functools.cache
+def _join_cluster() -> "MultiWorkerStrategy":
+    """Joins the cluster, which a process can do once, and waits for the other workers."""
+    return MultiWorkerStrategy()
 
 
 class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):

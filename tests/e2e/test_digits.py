@@ -271,7 +271,7 @@ def test_a_run_killed_in_any_component_is_completed_by_the_same_command(componen
         ),
         "Evaluator": (
             "components/evaluation/metrics.py",
-            "scores, is_anomaly = accumulator\n        try",
+            "scores, is_anomaly = np.array(accumulator[0])",
         ),
         "Pusher": (
             "components/serving/pusher.py",
