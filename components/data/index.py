@@ -7,6 +7,7 @@ import hashlib
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -94,7 +95,7 @@ class HeldOut:
         Returns:
             The path of the file. A file that is there already is left as it is.
         """
-        arrays = {"class_names": np.array(self.index.class_names)}
+        arrays: dict[str, Any] = {"class_names": np.array(self.index.class_names)}
         arrays["values"] = np.array([self.index.channels, self.index.white])
         for name, part in self.index.parts.items():
             columns = {**vars(part), "splits": self.splits[name]}

@@ -219,14 +219,14 @@ def _leave_out_repeated(index: Index, splits: dict[str, np.ndarray]) -> list[tup
     used: dict[bytes, str] = {}
     for name, part in index.parts.items():
         for place in np.flatnonzero(np.isin(splits[name], (TRAIN, EVAL, CALIBRATION))):
-            used.setdefault(part.digests[place].tobytes(), _name(name, part, place))
+            used.setdefault(part.digests[place].tobytes(), _name(name, part, int(place)))
     repeated = []
     for name, part in index.parts.items():
         for place in np.flatnonzero(splits[name] == TEST):
             other = used.get(part.digests[place].tobytes())
             if other is not None:
                 splits[name][place] = UNUSED
-                repeated.append((_name(name, part, place), other))
+                repeated.append((_name(name, part, int(place)), other))
     return repeated
 
 

@@ -20,6 +20,8 @@ class Scored:
 
     names: Sequence[str]
     """Names of the images, such as their paths."""
+    images: Sequence[bytes]
+    """Contents of the images as they were scored."""
     outputs: dict[str, np.ndarray]
     """Name of the output -> array with one value for each of `names` along the first axis."""
 
@@ -91,4 +93,4 @@ def score_batch(
         if isinstance(result, Exception):
             yield Unreadable(names[places[0]], str(result))
         else:
-            yield Scored([names[place] for place in places], result)
+            yield Scored([names[i] for i in places], [images[i] for i in places], result)

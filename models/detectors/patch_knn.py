@@ -103,12 +103,11 @@ class PatchKnnDetector(Detector):
         usual = images[generator.permutation(len(images))[:_USUAL]]
         if validation is not None and len(validation[0]):
             usual = validation[0]
-        scale = _compiled(keras.Model(inputs, {"mean": mean, "top": top}))
+        measure = _compiled(keras.Model(inputs, {"mean": mean, "top": top, "map": flat}))
+        found = in_batches(measure, usual)
         unusual = 0.0
-        for part, values in zip((mean, top), _scales(scale, usual), strict=True):
-            centre, upper = np.quantile(values, [0.5, 0.9]).tolist()
-            spread = max(upper - centre, _LEAST_SPREAD)
-            unusual += keras.layers.Rescaling(1 / spread, -centre / spread)(part)
+        for part, values in ((mean, found["mean"]), (top, found["top"])):
+            unusual += _standardised(part, values, 0.9)
         return keras.Model(
             inputs,
             {
@@ -116,7 +115,7 @@ class PatchKnnDetector(Detector):
                 "patch_mean": -mean,
                 "patch_top": -top,
                 "class_probabilities": ops.softmax(-ops.mean(distances, axis=(1, 2)), axis=-1),
-                "anomaly_map": anomaly_map,
+                "anomaly_map": _standardised_map(anomaly_map, found["map"]),
             },
             name=self.name,
         )
@@ -175,6 +174,28 @@ def _compiled(model: keras.Model) -> Callable[[np.ndarray], Any]:
     return run
 
 
-def _scales(function: Callable, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    found = in_batches(function, images)
-    return found["mean"], found["top"]
+def _standardised(tensor: Any, values: np.ndarray, upper: float) -> Any:
+    """The tensor on a scale where the median of `values` is 0 and their `upper` quantile is 1."""
+    import keras
+
+    centre, most = np.quantile(values, [0.5, upper]).tolist()
+    spread = max(most - centre, _LEAST_SPREAD)
+    return keras.layers.Rescaling(1 / spread, -centre / spread)(tensor)
+
+
+def _standardised_map(anomaly_map: Any, values: np.ndarray) -> Any:
+    """The map on a scale where 0 is usual at each place, and 99 % of normal patches are below 1.
+
+    At the borders, distances are larger by the padding of the network's convolutions.
+
+    Args:
+        anomaly_map: tensor, shape (B, h, w).
+        values: distances of normal images, float array, shape (n, h * w).
+    """
+    import keras
+
+    # h * w
+    centres = np.median(values, axis=0)
+    spread = max(float(np.quantile(values - centres, 0.99)), _LEAST_SPREAD)
+    offsets = (-centres / spread).reshape(anomaly_map.shape[1:]).tolist()
+    return keras.layers.Rescaling(1 / spread, offsets)(anomaly_map)

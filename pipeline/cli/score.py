@@ -54,6 +54,11 @@ _FORMATS, _BEAM_FORMATS = ("table", "csv", "jsonl"), ("tfrecord", "parquet")
     metavar="PATH",
     help="File for the scores, or with --beam a new folder.  [standard output]",
 )
+@click.option(
+    "--heatmaps",
+    metavar="FOLDER",
+    help="Folder for a picture of each flagged image that shows where it is unusual.",
+)
 @click.option("--beam", is_flag=True, help="Score by Apache Beam: any number of images.")
 def score(
     paths: tuple[str, ...],
@@ -63,6 +68,7 @@ def score(
     alpha: float,
     format_name: str | None,
     output: str | None,
+    heatmaps: str | None,
     beam: bool,
     beam_args: tuple[str, ...],
     max_pixels: int | None,
@@ -83,6 +89,8 @@ def score(
             "Give images or folders: capsad score MODEL IMAGE..., or "
             "capsad score --url URL IMAGE..."
         )
+    if beam and heatmaps:
+        raise UserError("--heatmaps does not go with --beam.")
     if beam:
         _score_by_beam(model, images, output, format_name, beam_args)
         return
@@ -104,7 +112,7 @@ def score(
     table = Table()
     limit = max_pixels or from_environment(PipelineConfig).get("max_pixels", MAX_PIXELS)
     results = score_files(client, find_images(images, table), table, limit)
-    found = _rows(results, alpha, progress)
+    found = _rows(results, alpha, progress, heatmaps)
     first = next(found, None)
     if first is None:
         for line in table.lines():
@@ -174,17 +182,25 @@ class _Progress:
             click.echo("\r\033[K", nl=False, err=True)
 
 
-def _rows(results: Iterable[Any], alpha: float, progress: _Progress) -> Iterator[dict]:
-    """The rows of what was scored; the rest is told."""
+def _rows(
+    results: Iterable[Any], alpha: float, progress: _Progress, heatmaps: str | None
+) -> Iterator[dict]:
+    """The rows of what was scored, whose heat maps are written; the rest is told."""
     from components.serving.files import Unreadable
+    from components.serving.heatmaps import HeatmapWriter
     from components.serving.rows import rows
 
+    writer = HeatmapWriter(heatmaps) if heatmaps else None
     for result in results:
         if isinstance(result, Unreadable):
             progress.unreadable += 1
             progress.tell(f"{result.name}: {result.reason}")
         else:
-            yield from rows(result.names, result.outputs, alpha)
+            found = list(rows(result.names, result.outputs, alpha))
+            if writer:
+                flagged = [bool(row["flagged"]) for row in found]
+                writer.write_flagged(result.names, result.images, result.outputs, flagged)
+            yield from found
             progress.count(len(result.names))
     progress.clear()
 

@@ -167,7 +167,7 @@ def _accuracy(outputs: Mapping[str, np.ndarray], test: Split) -> float:
     return float((predicted == test.labels)[normal].mean())
 
 
-def _examples(outputs: Mapping[str, np.ndarray], test: Split) -> dict[str, np.ndarray]:
+def _examples(outputs: Mapping[str, np.ndarray], test: Split) -> dict[str, Any]:
     """Returns some normal images and anomalies of all classes, with their reconstructions."""
     is_anomaly = test.labels == ANOMALY_LABEL
     chosen = np.concatenate(

@@ -20,6 +20,7 @@ from components.data.folder import UNREADABLE, Table
 from components.evaluation.metrics import AUROC
 from components.evaluation.report import page
 from components.evaluation.verdict import gates
+from components.serving.heatmaps import ANOMALY_MAP
 from components.serving.runner import SavedModelClient
 from models.scores import ANOMALY_SCORE
 
@@ -63,6 +64,7 @@ def Report(  # noqa: N802
         normal_classes=tuple(run["normal_classes"]),
         anomaly_classes=tuple(run["anomaly_classes"]),
         images=test.images,
+        anomaly_maps=outputs.get(ANOMALY_MAP),
         reconstructions=outputs.get("reconstruction"),
         labels=test.labels,
         class_text=test.texts,

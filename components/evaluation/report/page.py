@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from components.evaluation.report import figures, tables
 from components.evaluation.report.tables import AnomalyClass, NormalClass, Rate, Threshold
+from components.serving.heatmaps import overlay
 from models import metrics
 from models.files import spreadsheet_safe, whole_folder
 from models.scores import ANOMALY_SCORE, anomalousness
@@ -36,6 +37,8 @@ class ReportData:
     anomaly_classes: tuple[str, ...]
     images: np.ndarray
     """Test images, uint8 (N, H, W, K)."""
+    anomaly_maps: np.ndarray | None
+    """float (N, h, w), see `components.serving.heatmaps`; `None` if the detector has none."""
     reconstructions: np.ndarray | None
     """float (N, H', W', K) in [0, 1], or `None` if the detector computes none."""
     labels: np.ndarray
@@ -178,7 +181,7 @@ def _figures(data: ReportData, chosen: Threshold | None) -> dict[str, Figure]:
         places = tables.first_of_each(data.class_text, among, _SHOWN)
         drawn[f"reconstructions_{kind}"] = figures.reconstruction_figure(
             data.images[places],
-            None if data.reconstructions is None else data.reconstructions[places],
+            _below(data, places),
             [f"{data.class_text[i]}\n{data.scores[ANOMALY_SCORE][i]:.3f}" for i in places],
         )
     suspicion = data.scores[ANOMALY_SCORE]
@@ -194,6 +197,13 @@ def _figures(data: ReportData, chosen: Threshold | None) -> dict[str, Figure]:
             ],
         )
     return drawn
+
+
+def _below(data: ReportData, places: np.ndarray) -> np.ndarray | None:
+    """What is drawn below the images at `places`: heat maps, else reconstructions, else nothing."""
+    if data.anomaly_maps is not None:
+        return np.stack([overlay(data.images[i], data.anomaly_maps[i]) for i in places]) / 255
+    return None if data.reconstructions is None else data.reconstructions[places]
 
 
 def _csv_tables(data: ReportData, made: _Tables) -> dict[str, list[_Row]]:

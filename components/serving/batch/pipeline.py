@@ -14,6 +14,7 @@ from components.serving.batch.inputs import absolute, resolve
 from components.serving.batch.reading import DEAD, LEFT_OUT, FindShards, ReadShard
 from components.serving.batch.scoring import ScoreBatch
 from components.serving.batch.writing import FORMATS, write_scores
+from components.serving.heatmaps import ANOMALY_MAP
 from components.serving.runner import Kind, output_kinds
 from models.errors import UserError
 
@@ -44,7 +45,7 @@ def score_all(
     The folder has three parts:
 
     * The folder `scores` has the `id` of each image and all outputs of the model except the
-      reconstruction, in any order.
+      reconstruction and the anomaly map, in any order.
     * `dead-letters.jsonl` has `id` and `reason` of each record that could not be scored.
     * `counts.json` has the numbers of both, and those of files that were left out of folders.
 
@@ -64,9 +65,11 @@ def score_all(
             nothing to score.
     """
     model_dir, output = absolute(model_dir), absolute(output)
-    # A reconstruction is larger than the image itself, so it is not kept.
+    # These have values for each pixel or patch, so they are not kept.
     kinds = {
-        name: kind for name, kind in output_kinds(model_dir).items() if name != "reconstruction"
+        name: kind
+        for name, kind in output_kinds(model_dir).items()
+        if name not in ("reconstruction", ANOMALY_MAP)
     }
     paths = [resolve(name) for name in inputs]
     if tf.io.gfile.exists(output) and (

@@ -26,6 +26,7 @@ def data():
         normal_classes=tuple(names[:2]),
         anomaly_classes=("odd",),
         images=generator.integers(0, 256, (count, 8, 8, 1), dtype="uint8"),
+        anomaly_maps=None,
         reconstructions=generator.random((count, 8, 8, 1)),
         labels=labels,
         class_text=names[labels],

@@ -1,0 +1,116 @@
+"""Where an image is unusual: its anomaly map as a transparent heat map over it."""
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from models.errors import UserError
+from models.files import whole_file
+
+ANOMALY_MAP = "anomaly_map"
+_LONGEST_SIDE = 1024
+_STRONGEST = 0.65  # share of the colour where the map is hottest
+
+
+def overlay(image: np.ndarray, anomaly_map: np.ndarray) -> np.ndarray:
+    """Draws a heat map over an image, which becomes grey.
+
+    What is no more unusual than normal images are, up to 1, is left as it is; from there the colour
+    goes from yellow to red at 3.
+
+    Args:
+        image: uint8 array, shape (H, W, 1 or 3).
+        anomaly_map: float array, shape (h, w): the output `anomaly_map` of a model.
+
+    Returns:
+        uint8 array, shape (H, W, 3).
+    """
+    height, width = image.shape[:2]
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    # H, W, 1
+    grey = np.asarray(picture.convert("L"), "float32")[..., None]
+    stretched = Image.fromarray(anomaly_map.astype("float32")).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
+    # H, W
+    heat = np.clip((np.asarray(stretched) - 1) / 2, 0, 1)
+    colour = np.stack([np.ones_like(heat), 1 - heat, np.zeros_like(heat)], axis=-1) * 255
+    share = (_STRONGEST * np.minimum(3 * heat, 1))[..., None]
+    return np.rint((1 - share) * grey + share * colour).astype("uint8")
+
+
+class HeatmapWriter:
+    """Writes the heat maps of scored images as PNG files into a folder.
+
+    Args:
+        folder: folder that is made if it does not exist. Files of the same names are replaced.
+
+    Raises:
+        UserError: if the folder cannot be made.
+    """
+
+    def __init__(self, folder: str):
+        self._folder = Path(folder)
+        self._names: set[str] = set()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"Cannot make the folder {folder}: {error.strerror}.", "heatmaps"
+            ) from None
+
+    def write_flagged(
+        self,
+        paths: Sequence[str],
+        contents: Sequence[bytes],
+        outputs: Mapping[str, np.ndarray],
+        flagged: Sequence[bool],
+    ) -> None:
+        """Writes the heat maps of the images of a batch that are flagged.
+
+        Args:
+            paths: paths of the images.
+            contents: contents of their files.
+            outputs: outputs of the model.
+            flagged: whether each image is flagged.
+
+        Raises:
+            UserError: if the model has no anomaly map.
+        """
+        if ANOMALY_MAP not in outputs:
+            raise UserError(
+                "The model has no anomaly map, so there are no heat maps: take a detector such as "
+                "patch_knn, which has one.",
+                "heatmaps",
+            )
+        for place in np.flatnonzero(flagged):
+            self.write(paths[place], contents[place], outputs[ANOMALY_MAP][place])
+
+    def write(self, path: str, content: bytes, anomaly_map: np.ndarray) -> str:
+        """Writes one heat map.
+
+        Args:
+            path: path of the image, after which the file is named.
+            content: content of the image file.
+            anomaly_map: float array, shape (h, w).
+
+        Returns:
+            The path of the file.
+        """
+        with Image.open(io.BytesIO(content)) as image:
+            picture = image.convert("RGB")
+        picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+        stem = os.path.splitext(os.path.basename(path))[0]
+        name, count = stem, 1
+        while name in self._names:
+            count += 1
+            name = f"{stem}-{count}"
+        self._names.add(name)
+        target = self._folder / f"{name}.png"
+        with whole_file(target, "wb") as file:
+            Image.fromarray(overlay(np.asarray(picture), anomaly_map)).save(file, "png")
+        return str(target)

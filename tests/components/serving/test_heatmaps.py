@@ -1,0 +1,52 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.serving.heatmaps import HeatmapWriter, overlay
+from models.errors import UserError
+
+
+def test_what_is_usual_stays_grey_and_the_most_unusual_is_red():
+    image = np.full((40, 60, 3), 100, "uint8")
+    heat = np.zeros((4, 6))
+    heat[:, 4:] = 5.0
+    drawn = overlay(image, heat)
+    assert (drawn.shape, drawn.dtype) == ((40, 60, 3), np.uint8)
+    assert (drawn[:, :20] == 100).all()
+    red, green, blue = drawn[20, 55].astype(int)
+    assert red > 180 and green < 60 and blue < 60
+    assert (overlay(image[..., :1], heat) == drawn).all()
+
+
+def test_a_little_unusual_is_yellow():
+    drawn = overlay(np.zeros((8, 8, 1), "uint8"), np.full((2, 2), 1.5))
+    red, green, blue = drawn[4, 4].astype(int)
+    assert red > green > 60 and blue == 0
+
+
+def png(value):
+    buffer = io.BytesIO()
+    Image.new("RGB", (30, 20), (value,) * 3).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def test_flagged_images_are_written_under_names_of_their_own(tmp_path):
+    writer = HeatmapWriter(str(tmp_path / "maps"))
+    outputs = {"anomaly_map": np.stack([np.zeros((2, 3)), np.full((2, 3), 9.0), np.zeros((2, 3))])}
+    paths = ["a/1.jpg", "b/1.png", "c/2.png"]
+    writer.write_flagged(paths, [png(10), png(20), png(30)], outputs, [True, True, False])
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["1-2.png", "1.png"]
+    with Image.open(tmp_path / "maps" / "1.png") as usual:
+        assert usual.size == (30, 20)
+        assert np.asarray(usual).max() == 10
+    assert np.asarray(Image.open(tmp_path / "maps" / "1-2.png"))[..., 0].max() > 150
+
+
+def test_a_model_without_an_anomaly_map(tmp_path):
+    with pytest.raises(UserError, match="has no anomaly map.*patch_knn"):
+        HeatmapWriter(str(tmp_path)).write_flagged(["a"], [png(1)], {}, [True])
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="Cannot make the folder"):
+        HeatmapWriter(str(tmp_path / "file"))
