@@ -88,7 +88,7 @@ class HeatmapWriter:
                 "heatmaps",
             )
         for place in np.flatnonzero(flagged):
-            self.write(paths[place], contents[place], outputs[ANOMALY_MAP][place])
+            self.write(paths[int(place)], contents[int(place)], outputs[ANOMALY_MAP][place])
 
     def write(self, path: str, content: bytes, anomaly_map: np.ndarray) -> str:
         """Writes one heat map.
