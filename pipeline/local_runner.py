@@ -25,6 +25,7 @@ if __name__ == "__main__":
 from components.training import cluster
 from models.errors import UserError
 from pipeline import configs
+from pipeline.knobs import knobs
 from pipeline.plan import Plan, plan
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def main() -> None:
 
 def _remedy(error: UserError) -> str:
     """Names the variables that set what an error is about."""
-    variables = {found.name: found.variable for found in configs.knobs(configs.PipelineConfig)}
+    variables = {found.name: found.variable for found in knobs(configs.PipelineConfig)}
     named = [variables.get(name, f"CAPSAD_SETTINGS={name}=...") for name in error.settings]
     return f" See {', '.join(filter(None, named))}." if any(named) else ""
 

@@ -15,9 +15,10 @@ from components.data.sources.base import Source
 from models.errors import UserError
 from pipeline import configs
 from pipeline.cli.options import Command, knob_options
+from pipeline.knobs import knobs
 from pipeline.plan import find_source, plan
 
-_DATA = tuple(knob.name for knob in configs.knobs(configs.PipelineConfig) if knob.section == "data")
+_DATA = tuple(knob.name for knob in knobs(configs.PipelineConfig) if knob.section == "data")
 
 
 @click.command(

@@ -10,6 +10,7 @@ from pipeline import configs
 from pipeline.cli import console
 from pipeline.cli.options import Command, knob_options
 from pipeline.configs import KubeflowConfig, PipelineConfig
+from pipeline.knobs import knobs
 from pipeline.plan import plan
 
 # These knobs have no meaning in containers, or KubeflowConfig has a knob of the same name.
@@ -68,7 +69,7 @@ def run_command(
 
 
 def _configure(name: str | None, given: dict[str, Any]) -> tuple[PipelineConfig, KubeflowConfig]:
-    of_containers = {knob.name for knob in configs.knobs(KubeflowConfig)}
+    of_containers = {knob.name for knob in knobs(KubeflowConfig)}
     containers = {key: value for key, value in given.items() if key in of_containers}
     others = {key: value for key, value in given.items() if key not in of_containers}
     return configs.configure(name, **others), configs.configure_kubeflow(**containers)

@@ -8,7 +8,7 @@ import click
 
 from models.errors import UserError
 from pipeline import configs
-from pipeline.configs import Knob
+from pipeline.knobs import Knob, knobs
 
 _GROUPS = {
     "data": "Data",
@@ -88,7 +88,7 @@ def knob_options(
     """
     return [
         KnobOption(knob)
-        for knob in configs.knobs(config_class)
+        for knob in knobs(config_class)
         if knob.name not in without and (not only or knob.name in only)
     ]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import configs
+from pipeline.knobs import knobs
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,7 +83,7 @@ def test_the_command_goes_before_the_variable(local_runner, tmp_path):
 
 
 def test_every_knob_has_an_option_and_a_variable_of_its_own():
-    found = list(configs.knobs(configs.PipelineConfig))
+    found = list(knobs(configs.PipelineConfig))
     assert {"eval_fraction", "balanced_test", "max_auroc_drop", "settings", "images"} <= {
         knob.name for knob in found
     }
@@ -93,7 +94,7 @@ def test_every_knob_has_an_option_and_a_variable_of_its_own():
     assert [knob.name for knob in found if not knob.variable] == ["data_dir"]
 
 
-@pytest.mark.parametrize("knob", configs.knobs(configs.PipelineConfig), ids=lambda knob: knob.name)
+@pytest.mark.parametrize("knob", knobs(configs.PipelineConfig), ids=lambda knob: knob.name)
 def test_a_variable_sets_what_its_option_sets(knob, monkeypatch):
     text = {
         "images": "some/folder",
