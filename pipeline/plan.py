@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from components.data.folder import UNREADABLE, Table, printable
 from components.data.index import HeldOut
 from components.data.protocol import SPLITS, Classes, hold_out, resolve_anomaly
 from components.data.sources.base import Source
-from components.data.splits import Split, load_splits, too_many_unreadable
+from components.data.splits import Split, check_unreadable, load_splits
 from components.serving.batch import inputs
 from models import detectors
 from models.detectors.base import Detector
@@ -116,8 +116,7 @@ def plan(config: PipelineConfig, source: Source | None = None) -> Plan:
         inputs.resolve(config.score_images)
     source = source or find_source(config)
     data = config.data
-    if source.table.counts.get(UNREADABLE, 0) > data.max_unreadable:
-        raise too_many_unreadable(source.table.names[UNREADABLE], data.max_unreadable)
+    check_unreadable(source.table.names.get(UNREADABLE, []), data.max_unreadable)
     classes = Classes(source.class_names, resolve_anomaly(data.anomaly, source.class_names))
     config, choice = choose(config, source, classes)
     detector = make_detector(config)
@@ -152,7 +151,6 @@ def choose(config: PipelineConfig, source: Source, classes: Classes) -> tuple[Pi
         reasons.append("one normal class" if normal == 1 else f"{normal} normal classes")
         chosen.append(f"detector {name}")
         config = override(config, detector=name)
-        config = replace(config, training=replace(config.training, detector=name))
     if config.data.image_size is None:
         fields = detectors.describe(str(config.training.detector)).settings()
         has_backbone = any(field.name == "backbone" for field in fields)

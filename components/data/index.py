@@ -67,6 +67,10 @@ class Index:
     parts: dict[str, Part]
     """`train` and, where the data set has one, `test`."""
 
+    def image_name(self, part: str, place: int) -> str:
+        """The path of an image, or where files hold many images its part and place."""
+        return str(self.parts[part].names[place]) or f"{part} image {place}"
+
     @property
     def fingerprint(self) -> str:
         """Digest of all rows, 16 hexadecimal digits."""
@@ -87,7 +91,7 @@ class HeldOut:
     """Part -> index into `protocol.SPLITS` or `UNUSED`, int8, shape (N,)."""
     repeated: list[tuple[str, str]] = field(default_factory=list)
     """Images that are left out of `test` because an image with the same content is trained on:
-    both, as `part/name or place`."""
+    both, as `Index.image_name` gives them."""
 
     def save(self, folder: str) -> str:
         """Writes index and splits into `folder`, under a name that follows from the content.

@@ -191,8 +191,6 @@ def _check_classes(
 ) -> None:
     """Fills splits without images; refuses classes with too few images to train on."""
     part = index.parts["train"]
-    keys = part.keys()
-    places = _hashes(keys, split_seed, "split")
     normal = np.setdiff1d(np.arange(len(index.class_names)), anomaly)
     for split in needed:
         if (splits[np.isin(part.labels, normal)] == split).any():
@@ -201,6 +199,8 @@ def _check_classes(
         largest = normal[counts[normal].argmax()]
         candidates = np.flatnonzero((splits == TRAIN) & (part.labels == largest))
         if len(candidates):
+            keys = part.keys()
+            places = _hashes(keys, split_seed, "split")
             nearest = candidates[places[candidates].argmin()]
             splits[[place for place in candidates if keys[place] == keys[nearest]]] = split
     counts = np.bincount(part.labels[splits == TRAIN], minlength=len(index.class_names))
@@ -219,14 +219,14 @@ def _leave_out_repeated(index: Index, splits: dict[str, np.ndarray]) -> list[tup
     used: dict[bytes, str] = {}
     for name, part in index.parts.items():
         for place in np.flatnonzero(np.isin(splits[name], (TRAIN, EVAL, CALIBRATION))):
-            used.setdefault(part.digests[place].tobytes(), _name(name, part, int(place)))
+            used.setdefault(part.digests[place].tobytes(), index.image_name(name, place))
     repeated = []
     for name, part in index.parts.items():
         for place in np.flatnonzero(splits[name] == TEST):
             other = used.get(part.digests[place].tobytes())
             if other is not None:
                 splits[name][place] = UNUSED
-                repeated.append((_name(name, part, int(place)), other))
+                repeated.append((index.image_name(name, place), other))
     return repeated
 
 
@@ -263,7 +263,3 @@ def _hashes(keys: Sequence[bytes], split_seed: int, purpose: str) -> np.ndarray:
         digest.update(key)
         numbers.append(int.from_bytes(digest.digest()[:8], "big"))
     return np.array(numbers, "float64") / 2.0**64
-
-
-def _name(part_name: str, part: Part, place: int) -> str:
-    return str(part.names[place]) or f"{part_name} image {place}"

@@ -62,8 +62,7 @@ def load_splits(
     }
     unreadable = [image for part in images.values() for image in part[1]]
     before = source.table.counts.get(UNREADABLE, 0)
-    if unreadable and before + len(unreadable) > max_unreadable:
-        raise too_many_unreadable(unreadable, max_unreadable, before)
+    check_unreadable(unreadable, max_unreadable, before)
     loaded = {}
     for index, split in enumerate(SPLITS):
         # No split is cut from two parts.
@@ -80,16 +79,21 @@ def load_splits(
     return loaded
 
 
-def too_many_unreadable(unreadable: Sequence[str], allowed: int, before: int = 0) -> UserError:
-    """The error for more unreadable images than allowed.
+def check_unreadable(unreadable: Sequence[str], allowed: int, before: int = 0) -> None:
+    """Refuses more unreadable images than allowed, if some were found that were not known before.
 
     Args:
         unreadable: images, each with the reason.
         allowed: number of images that may be unreadable.
         before: number of unreadable images that were counted before.
+
+    Raises:
+        UserError: if they are too many.
     """
+    if not unreadable or before + len(unreadable) <= allowed:
+        return
     listed = "; ".join(unreadable[:10]) + "; ..." * (len(unreadable) > 10)
-    return UserError(
+    raise UserError(
         f"{before + len(unreadable)} images cannot be read, and {allowed} are allowed: {listed}. "
         "Repair or remove them, or raise the number of images that may be unreadable.",
         "max_unreadable",

@@ -115,7 +115,7 @@ def outputs_on(network: keras.Model, images: np.ndarray) -> np.ndarray:
     return in_batches(lambda batch: network(batch.astype("float32") / 255), images)
 
 
-def in_batches(function: Callable, images: np.ndarray) -> Any:
+def in_batches(function: Callable, images: np.ndarray, batch_size: int = 500) -> Any:
     """Calls `function` on batches of images (N, ...) and joins the outputs into arrays.
 
     The structure of the output stays the same. Unlike Keras's `predict`, this needs no compilation
@@ -123,7 +123,8 @@ def in_batches(function: Callable, images: np.ndarray) -> Any:
     """
     import keras
 
-    batches = [function(images[start : start + 500]) for start in range(0, len(images), 500)]
+    starts = range(0, len(images), batch_size)
+    batches = [function(images[start : start + batch_size]) for start in starts]
     return keras.tree.map_structure(
         lambda *parts: np.concatenate([keras.ops.convert_to_numpy(part) for part in parts]),
         *batches,

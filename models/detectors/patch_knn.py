@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _CANDIDATES = 20_000  # patches of each class among which those that are stored are chosen
 _USUAL = 200  # images for the scale of the scores, where there are no validation images
 _LEAST_SPREAD = 1e-6
-_BATCH = 32
+_BATCH_SIZE = 32  # Feature maps of photographs are large.
 
 
 @dataclass(kw_only=True)
@@ -104,7 +104,7 @@ class PatchKnnDetector(Detector):
         if validation is not None and len(validation[0]):
             usual = validation[0]
         measure = _compiled(keras.Model(inputs, {"mean": mean, "top": top, "map": flat}))
-        found = in_batches(measure, usual)
+        found = in_batches(measure, usual, _BATCH_SIZE)
         unusual = 0.0
         for part, values in ((mean, found["mean"]), (top, found["top"])):
             unusual += _standardised(part, values, 0.9)
@@ -156,9 +156,7 @@ class PatchKnnDetector(Detector):
             count = min(found.shape[1], -(-_CANDIDATES // len(images)))
             return np.stack([of[generator.permutation(len(of))[:count]] for of in found])
 
-        candidates = np.concatenate(
-            [some(images[start:][:32]) for start in range(0, len(images), 32)]
-        )
+        candidates = in_batches(some, images, _BATCH_SIZE)
         candidates = candidates.reshape(-1, candidates.shape[-1])
         return candidates[coreset(candidates, max(1, self.bank_size // classes), generator)]
 

@@ -99,7 +99,7 @@ def _tell_images(infos: list[Info], index: Index) -> None:
     copies = []
     for name, part in index.parts.items():
         for place, digest in enumerate(part.digests):
-            own = printable(str(part.names[place])) or f"{name} image {place}"
+            own = printable(index.image_name(name, place))
             other = first.setdefault(digest.tobytes(), own)
             if other != own:
                 copies.append((own, other))

@@ -21,7 +21,7 @@ from components.data.pixels import UnreadableImage
 from components.data.protocol import SPLITS, UNUSED, Classes, hold_out
 from components.data.remote import local_copy
 from components.data.sources.base import Source
-from components.data.splits import identity, too_many_unreadable
+from components.data.splits import check_unreadable, identity
 from models.errors import UserError
 
 # Images read by one worker at a time: the unit of parallelism and of memory.
@@ -129,13 +129,12 @@ class Executor(BaseExampleGenExecutor):
             super().Do(input_dict, output_dict, exec_properties)
         with fileio.open(self._unreadable_file) as file:
             unreadable = json.load(file)
-        if not unreadable:
-            return
         config = _config(exec_properties)
-        allowed, before = int(config["max_unreadable"]), int(config["unreadable"])
-        if before + len(unreadable) > allowed:
-            raise too_many_unreadable(unreadable, allowed, before)
-        logging.warning("Skipped %d images that cannot be decoded: %s", len(unreadable), unreadable)
+        check_unreadable(unreadable, int(config["max_unreadable"]), int(config["unreadable"]))
+        if unreadable:
+            logging.warning(
+                "Skipped %d images that cannot be decoded: %s", len(unreadable), unreadable
+            )
 
 
 def _held_out(config: dict[str, Any], source: Source) -> HeldOut:
