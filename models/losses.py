@@ -73,7 +73,7 @@ class SumOfSquares(keras.losses.Loss):
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """Returns the loss of each image, shape (B,)."""
-        return ops.sum(ops.square(y_true - y_pred), axis=(1, 2, 3))
+        return ops.sum(ops.square(y_true - y_pred), axis=tuple(range(1, len(y_true.shape))))
 
 
 @keras.saving.register_keras_serializable("capsad")

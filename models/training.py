@@ -1,14 +1,16 @@
 """Tools for training: seeded batches, a backup that survives a kill, and a stop at NaN."""
 
+from __future__ import annotations
+
 import io
 import json
 import math
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -17,6 +19,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from models.device import has_accelerator
 from models.errors import UserError
 from models.files import whole_folder
+
+if TYPE_CHECKING:
+    from models.features import Features
 
 
 def use_xla(replicas: int) -> bool:
@@ -146,16 +151,20 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Any:
         chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        batch = self.to_batch(self._read(chosen, index), self.labels[chosen])
+        # TensorFlow uses the memory of the arrays and, under a distribution strategy, writes
+        # results into it. An array that is both input and target would change while it is in use.
+        return keras.tree.map_structure(np.copy, batch)
+
+    def _read(self, chosen: np.ndarray, index: int) -> Any:
+        """The images at the places `chosen`, as batch number `index` of the epoch."""
         images = self.images[chosen]
         if self.seed is None:
             images = centre_crops(images, self.crop_size)
         else:
             generator = np.random.default_rng([self.seed, self.epoch, index])
             images = random_crops(images, self.crop_size, self.shift, generator)
-        batch = self.to_batch(images.astype("float32") / 255.0, self.labels[chosen])
-        # TensorFlow uses the memory of the arrays and, under a distribution strategy, writes
-        # results into it. An array that is both input and target would change while it is in use.
-        return keras.tree.map_structure(np.copy, batch)
+        return images.astype("float32") / 255.0
 
     def on_epoch_end(self) -> None:
         """Draws the order of the images for the next epoch."""
@@ -167,6 +176,36 @@ class Batches(keras.utils.PyDataset):
         if self.seed is not None:
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
         self.order = np.resize(order, _round_up(len(order), self.replicas))
+
+
+class FeatureBatches(Batches):
+    """Batches of features that were computed before, see `models.features`.
+
+    Args:
+        features: the features.
+        labels: int array, shape (N,).
+        kinds: the kinds of features that are read.
+        to_batch: function from a dict of float32 features, each (B, ...), and labels (B,) to the
+            pair `(x, y)` that Keras takes.
+        **settings: other arguments of `Batches`.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        labels: np.ndarray,
+        kinds: Sequence[str],
+        to_batch: Callable,
+        **settings: Any,
+    ):
+        self.features = features
+        self.kinds = kinds
+        super().__init__(features.rows, labels, crop_size=(0, 0), to_batch=to_batch, **settings)
+
+    def _read(self, chosen: np.ndarray, index: int) -> Any:
+        del index  # Copies of the images are features of their own.
+        batch = self.features[chosen]
+        return {kind: batch.read(kind) for kind in self.kinds}
 
 
 class Backup(keras.callbacks.Callback):

@@ -316,7 +316,7 @@ _PIPELINES = {
         ),
         PipelineConfig(
             name="capsad_images",
-            # Detector and size follow from the images, see `pipeline.plan`.
+            # Detector, settings and size follow from the images, see `pipeline.plan`.
             data=DataConfig(
                 source="images",
                 anomaly=(),
@@ -324,7 +324,7 @@ _PIPELINES = {
                 eval_fraction=0.1,
                 calibration_fraction=0.15,
             ),
-            training=TrainingConfig(detector=None, epochs=20, settings={"standardise": True}),
+            training=TrainingConfig(detector=None, epochs=20),
         ),
     )
 }

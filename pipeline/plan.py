@@ -27,6 +27,15 @@ from pipeline.configs import PipelineConfig, override
 _FEW_TESTED = 20
 _SMALL, _LARGE = (32, 32), (224, 224)  # without and with a backbone
 _PHOTOGRAPH = 64  # pixels of the shorter side from which an image is a photograph
+# Settings of capsnet for images of a folder, which the user's own settings override.
+_ON_BACKBONE = {
+    "backbone": "mobilenet",
+    "primary_types": 16,
+    "decoder_units": (512,),
+    "learning_rate": 0.002,
+}
+_ON_PIXELS = {"standardise": True}
+_BATCH_SIZE = 32  # Of a few hundred photographs, larger ones make too few steps.
 _ALPHA = 0.05  # as `capsad score` flags by default
 
 
@@ -151,10 +160,18 @@ def choose(config: PipelineConfig, source: Source, classes: Classes) -> tuple[Pi
         reasons.append("one normal class" if normal == 1 else f"{normal} normal classes")
         chosen.append(f"detector {name}")
         config = override(config, detector=name)
-    if config.data.image_size is None:
-        fields = detectors.describe(str(config.training.detector)).settings()
-        has_backbone = any(field.name == "backbone" for field in fields)
-        size = _LARGE if has_backbone else _SMALL
+    given = config.data.image_size
+    if config.training.detector == "capsnet" and config.data.source == "images":
+        settings = config.training.settings
+        is_photograph = (min(given) if given else side) >= _PHOTOGRAPH
+        preset = _ON_BACKBONE if is_photograph or "backbone" in settings else _ON_PIXELS
+        config = override(config, settings={**preset, **settings})
+        if preset is _ON_BACKBONE:
+            config = override(config, batch_size=config.training.batch_size or _BATCH_SIZE)
+            if "backbone" not in settings:
+                chosen.append(f"backbone {_ON_BACKBONE['backbone']}")
+    if given is None:
+        size = _LARGE if getattr(make_detector(config), "backbone", None) else _SMALL
         reasons.append(f"images of about {side} pixels" if side else "images of unknown size")
         chosen.append(f"images resized to {size[0]}x{size[1]}")
         config = override(config, image_size=size)

@@ -28,6 +28,8 @@ class Results:
     """Folder of the pushed model. It is `None` if the model was not blessed, and so not pushed."""
     auroc: dict[str, float]
     """Score name -> auROC on the test images."""
+    pixels: dict[str, float] | None
+    """`auroc`, `pro` and the number of `images` of the anomaly maps, if the data has masks."""
     accuracy: float
     """Share of the normal test images whose predicted class is right."""
     normal_classes: int
@@ -62,6 +64,7 @@ def read(output_dir: str) -> Results:
         report=os.path.join(report, "report.html"),
         pushed=pushed.custom_properties["pushed_destination"].string_value or None,
         auroc=summary["auroc"],
+        pixels=summary["pixels"],
         accuracy=summary["accuracy"],
         normal_classes=summary["normal_classes"],
         blessed=summary["blessed"],

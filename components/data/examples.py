@@ -19,12 +19,18 @@ TEXT = "image/class/text"
 IS_ANOMALY = "is_anomaly"
 CONTRAST = "contrast"
 ID = "id"
+MASK = "mask"
 UNREADABLE_FILE = "unreadable.json"
 """Beside the splits: JSON, a list of the images that could not be decoded, with reasons."""
 
 
 def make_example(
-    image: np.ndarray, label: int, text: str, normal_classes: Sequence[str], identity: str
+    image: np.ndarray,
+    label: int,
+    text: str,
+    normal_classes: Sequence[str],
+    identity: str,
+    mask: np.ndarray | None = None,
 ) -> tf.train.Example:
     """One image as an Example, losslessly encoded as PNG.
 
@@ -35,16 +41,14 @@ def make_example(
         normal_classes: names of all normal classes. The Example lists those that the image is
             compared with: its own, or all of them for an anomaly.
         identity: name of the image; names sort in the order of the data set.
+        mask: where the image is anomalous, bool, shape (H, W).
     """
     height, width, channels = image.shape
     contrast = normal_classes if label == ANOMALY_LABEL else [text]
-    buffer = io.BytesIO()
-    # Level 1 takes a fifth of the default's time and a few per cent more bytes.
-    Image.fromarray(image[..., 0] if channels == 1 else image).save(buffer, "png", compress_level=1)
     return tf.train.Example(
         features=tf.train.Features(
             feature={
-                ENCODED: _bytes([buffer.getvalue()]),
+                ENCODED: _bytes([_png(image[..., 0] if channels == 1 else image)]),
                 HEIGHT: _int(height),
                 WIDTH: _int(width),
                 CHANNELS: _int(channels),
@@ -53,6 +57,7 @@ def make_example(
                 IS_ANOMALY: _int(int(label == ANOMALY_LABEL)),
                 CONTRAST: _bytes([name.encode() for name in contrast]),
                 ID: _bytes([identity.encode()]),
+                MASK: _bytes([] if mask is None else [_png(mask)]),
             }
         )
     )
@@ -96,6 +101,31 @@ def load_split(uri: str, split: str, image_size: tuple[int, int]) -> Split:
     order = np.argsort(ids)
     texts, ids = (np.array([text.decode() for text in values]) for values in (texts, ids))
     return Split(images[order], labels[order], texts[order], ids[order])
+
+
+def load_masks(uri: str, split: str) -> list[np.ndarray | None]:
+    """Loads the masks of a split's images, bool (H, W) each, in the order of the ids.
+
+    Args:
+        uri: folder of the Examples artifact.
+        split: name of one of its splits.
+    """
+    spec = {ID: tf.io.FixedLenFeature([], tf.string), MASK: tf.io.VarLenFeature(tf.string)}
+    files = tf.io.gfile.glob(f"{uri}/Split-{split}/*")
+    found: dict[bytes, np.ndarray | None] = {}
+    for record in tf.data.TFRecordDataset(sorted(files), compression_type="GZIP"):
+        example = tf.io.parse_single_example(record, spec)
+        encoded = example[MASK].values.numpy()
+        mask = np.asarray(Image.open(io.BytesIO(encoded[0]))) > 0 if len(encoded) else None
+        found[example[ID].numpy()] = mask
+    return [found[key] for key in sorted(found)]
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    # Level 1 takes a fifth of the default's time and a few per cent more bytes.
+    Image.fromarray(pixels).save(buffer, "png", compress_level=1)
+    return buffer.getvalue()
 
 
 def _int(value):

@@ -29,6 +29,10 @@ class Part:
     images."""
     groups: np.ndarray
     """int64, shape (N,): images of one group go into one split; -1: an image of no group."""
+    masks: np.ndarray
+    """str, shape (N,): paths of the masks of where images are anomalous; empty: there is none."""
+    mask_digests: np.ndarray
+    """str, shape (N,): SHA-256 of each mask's content, hexadecimal; empty: there is none."""
 
     @classmethod
     def of(
@@ -37,13 +41,20 @@ class Part:
         digests: list[bytes],
         names: list[str] | None = None,
         groups: np.ndarray | None = None,
+        masks: list[tuple[str, str]] | None = None,
     ) -> "Part":
-        """A part from digests of 32 bytes each; without `names` and `groups` there are none."""
+        """A part from digests of 32 bytes each; what is left out there is not.
+
+        `masks` has a path and a hexadecimal digest for each image, both empty where there is none.
+        """
+        masks = masks or [("", "")] * len(labels)
         return cls(
             np.asarray(labels, "int64"),
             np.frombuffer(b"".join(digests), "uint8").reshape(-1, _DIGEST_SIZE),
             np.array(names if names else [""] * len(labels), dtype=str),
             np.full(len(labels), -1) if groups is None else groups.astype("int64"),
+            np.array([path for path, _ in masks], dtype=str),
+            np.array([digest for _, digest in masks], dtype=str),
         )
 
     def keys(self) -> list[bytes]:
@@ -77,7 +88,7 @@ class Index:
         digest = hashlib.sha256(repr((self.class_names, self.channels, self.white)).encode())
         for name, part in self.parts.items():
             digest.update(name.encode())
-            for column in (part.labels, part.digests, part.names, part.groups):
+            for column in vars(part).values():
                 digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()[:16]
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.data.folder import UNREADABLE
+from components.data.folder import UNREADABLE, printable
 from components.data.index import HeldOut
 from components.data.pixels import UnreadableImage
 from components.data.protocol import SPLITS, UNUSED, Classes
@@ -23,12 +23,18 @@ class Split(NamedTuple):
     texts: np.ndarray
     """str, shape (N,): name of the class."""
     ids: np.ndarray
-    """str, shape (N,): part of the data set and index of the image in it."""
+    """str, shape (N,): part of the data set, index of the image in it and name of its file."""
 
 
-def identity(part: str, index: int) -> str:
-    """Name of an image; names sort in the order of the data set."""
-    return f"{part}-{index:08d}"
+def identity(part: str, index: int, file_name: str) -> str:
+    """Name of an image; names sort in the order of the data set.
+
+    Args:
+        part: part of the data set.
+        index: place of the image in the part.
+        file_name: path of the image; empty where files hold many images.
+    """
+    return f"{part}-{index:08d} {printable(file_name)}".rstrip()
 
 
 def load_splits(
@@ -74,7 +80,12 @@ def load_splits(
             pixels[chosen],
             classes.labels(own),
             names[own],
-            np.array([identity(part, place) for place in places[chosen]]),
+            np.array(
+                [
+                    identity(part, place, str(held_out.index.parts[part].names[place]))
+                    for place in places[chosen]
+                ]
+            ),
         )
     return loaded
 

@@ -14,6 +14,7 @@ from components.data.formats import WHITE
 from components.data.protocol import ANOMALY_LABEL
 
 MOST_SIMILAR_CLASS = "most_similar_class"
+NEAREST_IMAGE = "nearest_image"
 # TensorFlow Serving expects the requests in this file.
 WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 
@@ -24,6 +25,7 @@ def export(
     folder: str,
     class_names: Sequence[str] | None = None,
     white: int = WHITE,
+    image_names: Sequence[str] | None = None,
 ) -> None:
     """Writes `scorer` as a SavedModel that needs none of our code.
 
@@ -35,7 +37,8 @@ def export(
     * `score_arrays` takes `images`, uint8 (B, H, W, K), for any H and W.
 
     All signatures return the named outputs of the scorer, and `most_similar_class`, string (B,),
-    which is the name of the most probable class.
+    which is the name of the most probable class. If the scorer tells the number of the
+    `nearest_image`, the signatures return its name instead, string (B,).
 
     Args:
         scorer: model that the `fit` of a detector returns.
@@ -44,13 +47,16 @@ def export(
         class_names: names of the normal classes, in the order of their labels. `None` means that
             the labels are the names.
         white: grey value of 16-bit grey images that becomes 255.
+        image_names: names of the training images. `None` means that the numbers are the names.
     """
     channels = scorer.input.shape[-1]
 
     def score_arrays(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = scorer(images)
+        outputs = dict(scorer(images))
         probabilities = outputs["class_probabilities"]
         names = tf.constant(class_names or [str(i) for i in range(probabilities.shape[-1])])
+        if image_names is not None and NEAREST_IMAGE in outputs:
+            outputs[NEAREST_IMAGE] = tf.gather(tf.constant(image_names), outputs[NEAREST_IMAGE])
         return {**outputs, MOST_SIMILAR_CLASS: tf.gather(names, tf.argmax(probabilities, axis=-1))}
 
     def score_images(images: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -29,18 +29,35 @@ def overlay(image: np.ndarray, anomaly_map: np.ndarray) -> np.ndarray:
     Returns:
         uint8 array, shape (H, W, 3).
     """
-    height, width = image.shape[:2]
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     # H, W, 1
     grey = np.asarray(picture.convert("L"), "float32")[..., None]
-    stretched = Image.fromarray(anomaly_map.astype("float32")).resize(
-        (width, height), Image.Resampling.BICUBIC
-    )
     # H, W
-    heat = np.clip((np.asarray(stretched) - 1) / 2, 0, 1)
+    heat = np.clip((stretched(anomaly_map, image.shape[:2]) - 1) / 2, 0, 1)
     colour = np.stack([np.ones_like(heat), 1 - heat, np.zeros_like(heat)], axis=-1) * 255
     share = (_STRONGEST * np.minimum(3 * heat, 1))[..., None]
     return np.rint((1 - share) * grey + share * colour).astype("uint8")
+
+
+def stretched(anomaly_map: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """An anomaly map in the size of its image, without the border that the image got.
+
+    Args:
+        anomaly_map: float array, shape (h, w).
+        size: height and width (H, W) of the image.
+
+    Returns:
+        float32 array, shape (H, W).
+    """
+    from models.images import bordered_size  # Keras takes seconds to load.
+
+    (height, width), (h, w) = size, anomaly_map.shape
+    rows, columns = bordered_size((height, width), (h, w))
+    whole = Image.fromarray(anomaly_map.astype("float32")).resize(
+        (columns, rows), Image.Resampling.BICUBIC
+    )
+    top, left = (rows - height) // 2, (columns - width) // 2
+    return np.asarray(whole)[top : top + height, left : left + width]
 
 
 class HeatmapWriter:

@@ -34,10 +34,14 @@ def rows(paths: Sequence[str], outputs: dict[str, np.ndarray], alpha: float) -> 
             f"The model has no outputs '{_SCORE}' and '{_CLASS}': give one that `capsad run` has "
             "pushed."
         )
+    # Texts come after numbers.
     raw = sorted(
-        name
-        for name, values in outputs.items()
-        if values.ndim == 1 and name not in (_SCORE, _CLASS)
+        (
+            name
+            for name, values in outputs.items()
+            if values.ndim == 1 and name not in (_SCORE, _CLASS)
+        ),
+        key=lambda name: (outputs[name].dtype.kind in "US", name),
     )
     # This is computed in float32, as in the report.
     flagged = outputs[_SCORE] > np.float32(1 - alpha)
@@ -45,9 +49,9 @@ def rows(paths: Sequence[str], outputs: dict[str, np.ndarray], alpha: float) -> 
         yield {
             "image": os.fsencode(path).decode(errors="backslashreplace"),
             "flagged": bool(flagged[i]),
-            _SCORE: _number(outputs[_SCORE][i]),
+            _SCORE: _value(outputs[_SCORE][i]),
             _CLASS: str(outputs[_CLASS][i]),
-            **{name: _number(outputs[name][i]) for name in raw},
+            **{name: _value(outputs[name][i]) for name in raw},
         }
 
 
@@ -72,23 +76,24 @@ def _write_table(rows: Iterable[Row], file: IO[str]) -> None:
     """
     header: list[str] | None = None
     for row in rows:
-        path, flagged, *numbers = row.items()
+        path, flagged, *values = row.items()
         if header is None:
-            header = [name for name, _ in (flagged, *numbers, path)]
-            file.write(_line(header) + "\n")
-        cells = [value if isinstance(value, str) else f"{value:.4f}" for _, value in numbers]
+            # A column of texts is wide.
+            header = [f"{name:<30}" if isinstance(value, str) else name for name, value in values]
+            file.write(_line(["flagged", *header, path[0]]) + "\n")
+        cells = [f"{n:<30}" if isinstance(n, str) else f"{n:.4f}" for _, n in values]
         file.write(_line(["yes" if flagged[1] else "no", *cells, str(path[1])]) + "\n")
 
 
 def _line(cells: Sequence[str]) -> str:
     flagged, score, similar, *raw, path = cells
-    widths = "".join(f"{cell:>12}" for cell in raw)
-    return f"{flagged:<9}{score:>13}  {similar:<18}{widths}  {path}"
+    widths = "".join(f"  {cell:>10}" for cell in raw)
+    return f"{flagged:<9}{score:>13}  {similar.strip():<18}{widths}  {path}"
 
 
-def _number(value: np.float32) -> float:
-    """Returns the shortest decimal number that stands for this float32."""
-    return float(str(value))
+def _value(value: np.float32 | np.str_) -> float | str:
+    """Returns a text, or the shortest decimal number that stands for a float32."""
+    return str(value) if isinstance(value, str) else float(str(value))
 
 
 FORMATS: dict[str, Callable[[Iterable[Row], IO[str]], None]] = {

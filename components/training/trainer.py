@@ -62,6 +62,7 @@ def run_fn(fn_args: FnArgs) -> None:
         seed=config["seed"],
         verbose=(1 if sys.stdout.isatty() else 2) if is_chief else 0,
         backup_dir=str(backup_dir),
+        features_dir=_features_folder(examples_uri),
     )
     logs = keras.callbacks.TensorBoard(str(run_dir), write_graph=False)
     try:
@@ -96,6 +97,14 @@ def _backup_folder(run_dir: Path, examples_uri: str, config: dict[str, Any]) -> 
     return run_dir.parent.parent / "resume" / hashlib.sha256(inputs.encode()).hexdigest()[:16]
 
 
+def _features_folder(examples_uri: str) -> str | None:
+    """Returns the folder for features, beside the examples and gone with them.
+
+    They are memory-mapped, so nothing keeps them if the examples are not on a file system.
+    """
+    return None if "://" in examples_uri else os.path.join(examples_uri, "features")
+
+
 def _received_backup(strategy: MultiWorkerStrategy, backup_dir: Path, is_chief: bool) -> Path:
     """Sends the state of the chief to all workers, and returns the folder of this worker's copy."""
     archived = strategy.from_chief(_pack(backup_dir) if is_chief else b"")
@@ -122,6 +131,7 @@ def _write(
         fn_args.serving_model_dir,
         [class_names[label] for label in sorted(class_names)],
         fn_args.custom_config["white"],
+        train.ids.tolist(),
     )
     write_warmup_requests(fn_args.serving_model_dir, validation.images[:_WARMUP_IMAGES])
     run_dir = Path(fn_args.model_run_dir)

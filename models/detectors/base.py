@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from models.errors import UserError
+from models.inference import in_batches
 from models.sampling import balance
 
 if TYPE_CHECKING:  # Keras is loaded only for training, so that listing detectors is fast
@@ -34,7 +35,8 @@ class Detector(abc.ABC):
 
     A subclass declares its settings as fields, names its raw scores and implements `train`. After
     `fit`, the attribute `history` is a dict of lists with one value for each epoch. The attribute
-    `seconds` is the duration of training, including the time before a kill.
+    `seconds` is the duration of training, including the time before a kill. In `train`, `places`
+    has the number, in the images given to `fit`, of each image given to `train`.
     """
 
     name: ClassVar[str]
@@ -52,10 +54,14 @@ class Detector(abc.ABC):
     backup_dir: str | None = setting(
         None, "Folder that keeps the state of training, in case of a kill."
     )
+    features_dir: str | None = setting(
+        None, "Folder that keeps the features of images, for detectors with a backbone."
+    )
 
     def __post_init__(self) -> None:
         self.history: dict[str, list[float]] = {}
         self.seconds = 0.0
+        self.places = np.zeros(0, int)
 
     @property
     @abc.abstractmethod
@@ -98,8 +104,9 @@ class Detector(abc.ABC):
         Returns:
             Model from uint8 images (B, H', W', K), for any H' and W', to a dict of float32 tensors:
             the raw normality scores, each (B,); `class_probabilities` (B, C); `reconstruction`
-            (B, H, W, K) in [0, 1], if the detector computes one; and `anomaly_score` (B,) in
-            [0, 1), if `calibration` is given.
+            (B, H, W, K) in [0, 1], `anomaly_map` (B, h, w) and `nearest_image` (B,), the number of
+            the most similar image in `images`, int32, if the detector computes them; and
+            `anomaly_score` (B,) in [0, 1), if `calibration` is given.
 
         Raises:
             UserError: if `images` or `labels` do not have this form.
@@ -112,13 +119,14 @@ class Detector(abc.ABC):
 
         keras.utils.set_random_seed(self.seed)
         started = time.monotonic()
-        places = balance(labels)
-        if len(places) > len(labels):
-            images, labels = images[places], labels[places]
+        self.places = balance(labels)
+        if len(self.places) > len(labels):
+            images, labels = images[self.places], labels[self.places]
         scorer = self.train(images, labels, validation, callbacks)
         self.seconds += time.monotonic() - started
         if calibration is not None:
-            scorer = calibrate(scorer, calibration, self.calibrated_score)
+            scores = self.raw_scores(scorer, calibration)
+            scorer = calibrate(scorer, scores, self.calibrated_score)
         return keras.Model(
             scorer.input,
             {name: TrimBatch()(value, scorer.input) for name, value in scorer.output.items()},
@@ -134,6 +142,10 @@ class Detector(abc.ABC):
         callbacks: tuple[keras.callbacks.Callback, ...],
     ) -> keras.Model:
         """Trains and returns the model of raw scores. The arguments are those of `fit`."""
+
+    def raw_scores(self, scorer: keras.Model, images: np.ndarray) -> np.ndarray:
+        """Computes the score that is calibrated, float (N,), of uint8 images (N, H, W, K)."""
+        return in_batches(lambda batch: scorer(batch)[self.calibrated_score], images, 100)
 
     def _check(
         self,

@@ -2,37 +2,60 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from models.detectors.backbone import (
+    BackboneDetector,
+    beyond,
+    most_unusual,
+    standardised,
+    standardised_map,
+)
 from models.detectors.base import image_shape, setting
-from models.detectors.network import NetworkDetector, in_batches, outputs_on
+from models.detectors.network import NetworkDetector
 from models.errors import UserError
+from models.inference import in_batches, outputs_on
 from models.sampling import stratified
 
 if TYPE_CHECKING:
     import keras
 
     from models.capsnet import CapsNet
+    from models.detectors.backbone import FeatureData, Tensors
 
+# Settings of the network that sees pixels.
+_ON_PIXELS = (
+    *("precision", "shift", "crop_size", "standardise", "filters", "kernel_size"),
+    *("primary_kernel_size", "primary_strides"),
+)
+_ON_FEATURES = ("weights", "bank_size")
 _POSES = 8000  # largest number of training images for the means and covariance of poses
 _RIDGE = 1e-4  # added to the variances of the capsules
 _LEAST_SPREAD = 0.01  # trained networks have far more; any less is rounding error
 
 
 @dataclass(kw_only=True)
-class CapsNetDetector(NetworkDetector):
+class CapsNetDetector(NetworkDetector, BackboneDetector):
     """Scores images by the longest capsule (`pp`), reconstruction error (`re`) and `conformity`.
 
-    Conformity is `sigmoid(-asinh(sum))`, in (0, 1). The sum has two terms: minus the length of the
-    longest capsule, and the Mahalanobis distance of all class capsules to the nearest class mean.
-    Each term is first normalised by its median and spread among normal images.
+    Conformity is `sigmoid(-asinh(sum))`, in (0, 1). The sum has minus the length of the longest
+    capsule, and the Mahalanobis distance of all class capsules to the nearest class mean. On a
+    backbone, it has instead of the latter the distance of the whole image to the nearest training
+    image, and that of its most unusual patches as far as it is beyond that of normal images, see
+    `patch_knn`. Each term is first normalised by its median and spread among normal images.
+
+    With one normal class, the network learns to tell how an image was turned, and the capsule of
+    images that were not turned is that of the class.
 
     Reference:
         "Exploring Deep Anomaly Detection Methods Based on Capsule Net", arXiv 1907.06312. The
-        second term of conformity is from Lee et al. 2018, arXiv 1807.03888. The sum is our own.
+        distance of class capsules is from Lee et al. 2018, arXiv 1807.03888, and that of patches
+        from Roth et al. 2022, arXiv 2106.08265. Turned images are from Gidaris, Singh, Komodakis
+        2018, arXiv 1803.07728. The sum is our own.
     """
 
     name: ClassVar[str] = "capsnet"
@@ -42,7 +65,13 @@ class CapsNetDetector(NetworkDetector):
     calibrated_score: ClassVar[str] = "conformity"
     # benchmarks/results/schedules.md shows how these rates were chosen.
     default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.005}
+    least_classes: ClassVar[int] = 1
 
+    backbone: str | None = setting(
+        None,
+        "Frozen network under the capsules: mobilenet, efficientnetv2b0, resnet50 or convnexttiny. "
+        "`None` means two convolutions that are trained.",
+    )
     precision: str = setting(
         "float32",
         "Precision of the convolutions in training: float32, or mixed_bfloat16 for GPUs and TPUs. "
@@ -78,9 +107,26 @@ class CapsNetDetector(NetworkDetector):
         (512, 1024), "Number of units in each hidden layer of the decoder."
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        idle = _ON_PIXELS if self.backbone else _ON_FEATURES
+        for field in dataclasses.fields(self):
+            if field.name in idle and getattr(self, field.name) != field.default:
+                where = "on a backbone" if self.backbone else "without a backbone"
+                raise UserError(
+                    f"{field.name} has no effect {where}: leave out {field.name}, or "
+                    f"{'leave out' if self.backbone else 'name'} a backbone.",
+                    field.name,
+                    "backbone",
+                )
+
     def check_image_size(self, image_size: tuple[int, int]) -> None:
         """Raises a UserError if images of (height, width) are too small or too large."""
         from models.capsnet import check_image_size
+
+        if self.backbone:
+            BackboneDetector.check_image_size(self, image_size)
+            return
 
         check_image_size(
             self.crop_size or image_size,
@@ -90,6 +136,20 @@ class CapsNetDetector(NetworkDetector):
             self.primary_types,
         )
 
+    def check_weights(self, input_shape: tuple[int, int, int]) -> None:
+        """Raises a UserError if a backbone's weights cannot be had, or are another network's."""
+        if self.backbone:
+            BackboneDetector.check_weights(self, input_shape)
+
+    def copies(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Adds turned images, labelled by their turns, if there is only one class."""
+        if len(self._classes) > 1:
+            return images, labels
+        height, width = image_shape(images)[:2]
+        turns = (0, 1, 2, 3) if height == width else (0, 2)  # quarters
+        turned = [np.rot90(images, turn, axes=(1, 2)) for turn in turns]
+        return np.concatenate(turned), np.repeat(np.arange(len(turns)), len(images))
+
     def train(
         self,
         images: np.ndarray,
@@ -98,15 +158,16 @@ class CapsNetDetector(NetworkDetector):
         callbacks: tuple[keras.callbacks.Callback, ...],
     ) -> keras.Model:
         """Minimises the margin loss and the reconstruction error with Adam."""
-        import keras
-
-        from models.losses import MarginLoss, SumOfSquares
         from models.training import centre_crops
 
+        self._classes = np.unique(labels)
+        if self.backbone:
+            return self.train_on_features(images, labels, validation, callbacks)
         image_size = image_shape(images)[:2]
         height, width = self.crop_size or image_size
         crop_size = (height, width)
-        num_classes = int(labels.max()) + 1
+        trained, turns = self.copies(images, labels)
+        num_classes = int(turns.max()) + 1
         if self.precision not in ("float32", "mixed_bfloat16"):
             raise UserError(
                 f"precision must be float32 or mixed_bfloat16, not '{self.precision}'.", "precision"
@@ -124,15 +185,13 @@ class CapsNetDetector(NetworkDetector):
         self.fit_network(
             network.training_model(),
             to_batch,
-            images,
-            labels,
-            validation,
+            trained,
+            turns,
+            validation and self.copies(*validation),
             callbacks,
             crop_size=crop_size,
             shift=self.shift,
-            loss={"lengths": MarginLoss(), "reconstruction": SumOfSquares()},
-            loss_weights={"lengths": 1.0, "reconstruction": self.reconstruction_weight},
-            metrics={"lengths": [keras.metrics.CategoricalAccuracy(name="accuracy")]},
+            **self._losses(),
         )
         scoring = self.network(input_shape, num_classes)
         scoring.set_weights(network.get_weights())
@@ -141,6 +200,72 @@ class CapsNetDetector(NetworkDetector):
         known = centre_crops(images[chosen], crop_size), labels[chosen]
         usual = images[chosen] if validation is None else validation[0]
         return capsnet_scorer(scoring, image_size, known, usual)
+
+    def head(self, features: Tensors, data: FeatureData) -> Tensors:
+        """Trains capsules on the last feature map."""
+        from keras import ops
+
+        from models import scores
+        from models.feature_capsnet import feature_capsnet
+        from models.features import DESCRIPTOR, LAST
+
+        num_classes = int(data.trained[1].max()) + 1
+        dim = features[DESCRIPTOR].shape[-1]
+        training, scoring = feature_capsnet(
+            features[LAST].shape[1:],
+            dim,
+            num_classes,
+            self.primary_types,
+            self.primary_dim,
+            self.class_dim,
+            self.routing_iterations,
+            self.decoder_units,
+        )
+        scale = float(np.sqrt(dim))
+
+        def to_batch(features, labels):
+            target = np.eye(num_classes, dtype="float32")[labels]
+            return (
+                {LAST: features[LAST], "target": target},
+                {"lengths": target, "reconstruction": features[DESCRIPTOR] * scale},
+            )
+
+        self.fit_network(
+            training,
+            to_batch,
+            *data.trained,
+            data.watched,
+            data.callbacks,
+            kinds=(LAST, DESCRIPTOR),
+            **self._losses(),
+        )
+        outputs = scoring(features[LAST])
+        lengths = outputs["lengths"][:, : len(self._classes)]
+        pp = scores.prediction_probability(lengths)
+        image, nearest_image = self.nearest_image(features, data)
+        nearest = ops.min(self.nearest_patches(features, data), axis=-1)
+        terms = standardised(features, {"length": -pp}, data.usual, _LEAST_SPREAD)
+        terms |= standardised(features, {"image": image, "top": most_unusual(nearest)}, data.usual)
+        unusual = terms["length"] + terms["image"] + beyond(terms["top"])
+        described = features[DESCRIPTOR][:, None, None] * scale
+        return {
+            **_normality(unusual, lengths, pp),
+            "re": scores.reconstruction_error(described, outputs["reconstruction"]),
+            "anomaly_map": standardised_map(features, nearest, data.usual),
+            "nearest_image": nearest_image,
+        }
+
+    def _losses(self) -> dict[str, Any]:
+        """Losses, their weights and metrics, for `compile`."""
+        import keras
+
+        from models.losses import MarginLoss, SumOfSquares
+
+        return {
+            "loss": {"lengths": MarginLoss(), "reconstruction": SumOfSquares()},
+            "loss_weights": {"lengths": 1.0, "reconstruction": self.reconstruction_weight},
+            "metrics": {"lengths": [keras.metrics.CategoricalAccuracy(name="accuracy")]},
+        }
 
     def network(
         self, input_shape: tuple[int, int, int], num_classes: int, precision: str = "float32"
@@ -182,7 +307,6 @@ def capsnet_scorer(
             possible, they were not used in training.
     """
     import keras
-    from keras import ops
 
     from models import scores
     from models.layers import ImagePreprocessing
@@ -192,7 +316,7 @@ def capsnet_scorer(
     # B, height, width, K
     inputs = ImagePreprocessing(image_size, (height, width), name="preprocessing")(images)
     outputs = network(inputs)
-    lengths = outputs["lengths"]
+    lengths = outputs["lengths"][:, : known[1].max() + 1]
     pp = scores.prediction_probability(lengths)
     pose = _pose_distance(network, *known)(outputs["capsules"])
     unusual = 0.0
@@ -205,15 +329,27 @@ def capsnet_scorer(
     return keras.Model(
         images,
         {
-            # This keeps the order, and float32 can still tell extreme values apart.
-            "conformity": ops.sigmoid(-ops.arcsinh(unusual)),
-            "pp": pp,
+            **_normality(unusual, lengths, pp),
             "re": scores.reconstruction_error(inputs, outputs["reconstruction"]),
-            "class_probabilities": lengths / ops.sum(lengths, axis=-1, keepdims=True),
             "reconstruction": outputs["reconstruction"],
         },
         name="capsnet",
     )
+
+
+def _normality(
+    unusual: keras.KerasTensor, lengths: keras.KerasTensor, pp: keras.KerasTensor
+) -> Tensors:
+    """The outputs that follow from the sum (B,), the lengths (B, C) and the longest one (B,)."""
+    from keras import ops
+
+    return {
+        # This keeps the order, and float32 can still tell extreme values apart.
+        "conformity": ops.sigmoid(-ops.arcsinh(unusual)),
+        "pp": pp,
+        "class_probabilities": lengths
+        / ops.maximum(ops.sum(lengths, axis=-1, keepdims=True), 1e-12),
+    }
 
 
 def _pose_distance(network: CapsNet, images: np.ndarray, labels: np.ndarray) -> keras.Model:

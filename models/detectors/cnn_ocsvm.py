@@ -9,7 +9,7 @@ import numpy as np
 
 from models.detectors.base import image_shape, setting
 from models.detectors.cnn_softmax import CnnDetector
-from models.detectors.network import outputs_on
+from models.inference import outputs_on
 
 if TYPE_CHECKING:
     import keras

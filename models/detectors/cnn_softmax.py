@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from models.detectors.base import image_shape, setting
-from models.detectors.network import NetworkDetector, outputs_on
+from models.detectors.network import NetworkDetector
+from models.inference import outputs_on
 from models.sampling import stratified
 
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ class CnnSoftmaxDetector(CnnDetector):
         inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
         outputs = network(ImagePreprocessing(image_shape(images)[:2], name="preprocessing")(inputs))
         logits = outputs["logits"]
-        knn = nearest(outputs["features"])
-        nearest.remember(bank)
+        knn, nearest_image = nearest(outputs["features"])
+        nearest.remember(bank, self.places[chosen])
         return keras.Model(
             inputs,
             {
@@ -115,6 +116,7 @@ class CnnSoftmaxDetector(CnnDetector):
                 "energy": keras.ops.logsumexp(logits, axis=-1),
                 "knn": knn,
                 "class_probabilities": keras.ops.softmax(logits, axis=-1),
+                "nearest_image": nearest_image,
             },
             name=self.name,
         )

@@ -14,6 +14,8 @@ from models.detectors.base import Detector, image_shape, setting
 if TYPE_CHECKING:
     import keras
 
+    from models.features import Features
+
 
 @dataclass(kw_only=True)
 class NetworkDetector(Detector):
@@ -36,11 +38,12 @@ class NetworkDetector(Detector):
         self,
         model: keras.Model,
         to_batch: Callable,
-        images: np.ndarray,
+        images: np.ndarray | Features,
         labels: np.ndarray,
-        validation: tuple[np.ndarray, np.ndarray] | None,
+        validation: tuple[np.ndarray | Features, np.ndarray] | None,
         callbacks: tuple[keras.callbacks.Callback, ...],
         *,
+        kinds: tuple[str, ...] = (),
         crop_size: tuple[int, int] | None = None,
         shift: int = 0,
         weight_decay: float | None = None,
@@ -54,10 +57,11 @@ class NetworkDetector(Detector):
             model: model that is trained.
             to_batch: function from images, float32 (B, H, W, K) in [0, 1], and labels (B,) to the
                 pair `(x, y)` that Keras takes.
-            images: uint8 array, shape (N, H, W, K).
+            images: uint8 array, shape (N, H, W, K), or features of images.
             labels: int array, shape (N,).
-            validation: images and labels of the same kind.
+            validation: images or features, and labels, of the same kind.
             callbacks: Keras callbacks for training.
+            kinds: kinds of features that are read; `to_batch` takes a dict of them.
             crop_size: height and width of the part of each image that the network sees. `None`
                 means the whole image.
             shift: largest random shift of an image, in pixels.
@@ -67,15 +71,16 @@ class NetworkDetector(Detector):
         Raises:
             UserError: if training diverges.
         """
-        from models.training import Backup, Batches, count_replicas, use_xla
+        from models.training import Backup, Batches, FeatureBatches, count_replicas, use_xla
 
         replicas = count_replicas(model)
+        make = (
+            functools.partial(Batches, crop_size=crop_size or image_shape(images)[:2])
+            if isinstance(images, np.ndarray)
+            else functools.partial(FeatureBatches, kinds=kinds)
+        )
         batches = functools.partial(
-            Batches,
-            batch_size=self.batch_size,
-            crop_size=crop_size or image_shape(images)[:2],
-            to_batch=to_batch,
-            replicas=replicas,
+            make, batch_size=self.batch_size, to_batch=to_batch, replicas=replicas
         )
         optimizer = self._optimizer(len(batches(images, labels)), weight_decay)
         model.compile(optimizer, jit_compile=use_xla(replicas), **compiled)
@@ -108,24 +113,3 @@ class NetworkDetector(Detector):
         return keras.optimizers.Adam(
             learning_rates(schedule, rate, batches * self.epochs), weight_decay=weight_decay
         )
-
-
-def outputs_on(network: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Returns the output (N, ...) of `network` for uint8 images (N, H, W, K), scaled to [0, 1]."""
-    return in_batches(lambda batch: network(batch.astype("float32") / 255), images)
-
-
-def in_batches(function: Callable, images: np.ndarray, batch_size: int = 500) -> Any:
-    """Calls `function` on batches of images (N, ...) and joins the outputs into arrays.
-
-    The structure of the output stays the same. Unlike Keras's `predict`, this needs no compilation
-    and works within any distribution strategy.
-    """
-    import keras
-
-    starts = range(0, len(images), batch_size)
-    batches = [function(images[start : start + batch_size]) for start in starts]
-    return keras.tree.map_structure(
-        lambda *parts: np.concatenate([keras.ops.convert_to_numpy(part) for part in parts]),
-        *batches,
-    )

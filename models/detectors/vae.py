@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from models.detectors.base import image_shape, setting
-from models.detectors.network import NetworkDetector, outputs_on
+from models.detectors.network import NetworkDetector
+from models.inference import outputs_on
 
 if TYPE_CHECKING:
     import keras

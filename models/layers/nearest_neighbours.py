@@ -1,4 +1,4 @@
-"""Distance to the k-th nearest neighbour among stored features."""
+"""Distance to the k-th nearest neighbour among stored features, and which one is nearest."""
 
 from typing import Any
 
@@ -14,6 +14,8 @@ from models.layers.squash import vector_length
 class NearestNeighbours(keras.layers.Layer):
     """Minus the distance to the k-th nearest stored feature, after scaling to unit length.
 
+    It also tells which stored feature is nearest, by the number that was stored with it.
+
     Args:
         size: number n of stored features.
         neighbours: rank k of the neighbour, from 1 to n.
@@ -22,7 +24,7 @@ class NearestNeighbours(keras.layers.Layer):
         features: float tensor, shape (B, D).
 
     Returns:
-        Float tensor, shape (B,), in [-2, 0], higher = more normal.
+        Float tensor, shape (B,), in [-2, 0], higher = more normal; and int32 tensor, shape (B,).
 
     Reference:
         Sun, Ming, Zhu, Li 2022, Out-of-distribution detection with deep nearest neighbors,
@@ -35,19 +37,23 @@ class NearestNeighbours(keras.layers.Layer):
         self.neighbours = neighbours
 
     def build(self, input_shape: Shape) -> None:
-        """Creates the stored features, shape (n, D)."""
+        """Creates the stored features, shape (n, D), and their numbers, shape (n,)."""
         self.bank = self.add_weight(
             name="bank",
             shape=(self.size, input_shape[-1]),
             initializer="zeros",
             trainable=False,
         )
+        self.numbers = self.add_weight(
+            name="numbers", shape=(self.size,), dtype="int32", initializer="zeros", trainable=False
+        )
 
-    def remember(self, features: np.ndarray) -> None:
-        """Stores `features`, a float array of shape (n, D)."""
+    def remember(self, features: np.ndarray, numbers: np.ndarray) -> None:
+        """Stores `features`, a float array of shape (n, D), with `numbers`, int, shape (n,)."""
         self.bank.assign(_unit(ops.convert_to_tensor(features)))
+        self.numbers.assign(numbers)
 
-    def call(self, features: keras.KerasTensor) -> keras.KerasTensor:
+    def call(self, features: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Finds the neighbour by the cosine, and computes the distance from differences.
 
         Small distances would lose their accuracy if they were computed from the cosine.
@@ -55,13 +61,17 @@ class NearestNeighbours(keras.layers.Layer):
         features = _unit(features)
         # B, n
         cosine = ops.matmul(features, ops.transpose(self.bank))
-        farthest = ops.top_k(cosine, self.neighbours)[1][:, -1]
+        places = ops.top_k(cosine, self.neighbours)[1]
         # B, D
-        return -vector_length(features - ops.take(self.bank, farthest, axis=0))
+        difference = features - ops.take(self.bank, places[:, -1], axis=0)
+        return -vector_length(difference), ops.take(self.numbers, places[:, 0])
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Returns the output shape, (B,)."""
-        return input_shape[:1]
+    def compute_output_spec(
+        self, features: keras.KerasTensor
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Returns the shapes and dtypes of both outputs."""
+        shape = features.shape[:1]
+        return keras.KerasTensor(shape, features.dtype), keras.KerasTensor(shape, "int32")
 
     def get_config(self) -> dict[str, Any]:
         """Returns every argument of the constructor."""

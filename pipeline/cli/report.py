@@ -31,6 +31,11 @@ def show(result: results.Results, heading: str, told: Sequence[str] = ()) -> Non
         click.echo(f"  {name:<16}{value:.4f}")
     if result.normal_classes > 1:
         click.echo(f"  accuracy on normal classes {result.accuracy:.4f}")
+    if result.pixels:
+        click.echo(
+            f"  pixels of {result.pixels['images']:.0f} images with masks: auROC "
+            f"{result.pixels['auroc']:.4f}, PRO {result.pixels['pro']:.4f}"
+        )
     click.echo()
     for note in result.data:
         if note not in told:

@@ -170,7 +170,7 @@ def _reconstructions(result: Result, output: Path) -> Figure:
             f"{text}\n{'anomaly' if is_anomaly else 'normal'}"
             for text, is_anomaly in zip(kept["texts"], kept["is_anomaly"], strict=True)
         ]
-        return figures.reconstruction_figure(kept["images"], kept["reconstructions"], captions)
+        return figures.stacked_figure([kept["images"], kept["reconstructions"]], captions)
 
 
 def _capsnets(results: Iterable[Result]) -> list[Result]:

@@ -30,12 +30,13 @@ _UNREADABLE = "unreadable"
 
 
 class Shard(NamedTuple):
-    """A run of a source's images, with the class and the split of each."""
+    """A run of a source's images, with the class, the split and the file's name of each."""
 
     part: str
     start: int
     classes: np.ndarray
     splits: np.ndarray
+    names: np.ndarray
 
 
 class ReadShard(beam.DoFn):
@@ -62,9 +63,20 @@ class ReadShard(beam.DoFn):
                 label=int(labels[offset]),
                 text=self._classes.names[shard.classes[offset]],
                 normal_classes=self._classes.normal_names,
-                identity=identity(shard.part, shard.start + offset),
+                identity=identity(shard.part, shard.start + offset, str(shard.names[offset])),
+                mask=self._mask(shard.part, shard.start + offset),
             )
             yield beam.pvalue.TaggedOutput(SPLITS[shard.splits[offset]], example)
+
+    def _mask(self, part: str, place: int) -> np.ndarray | None:
+        """The mask of an image, resized as the image is."""
+        mask = self._source.mask(part, place)
+        if mask is None:
+            return None
+        from models.images import resize_images  # Keras takes seconds to load.
+
+        resized = resize_images(mask[..., None] * np.uint8(255), self._image_size)
+        return np.asarray(resized)[..., 0] > 127
 
 
 class Executor(BaseExampleGenExecutor):
@@ -94,7 +106,11 @@ class Executor(BaseExampleGenExecutor):
         classes = Classes(held_out.index.class_names, tuple(map(int, config["anomaly"])))
         height, width = map(int, config["image_size"])
         shards = [
-            Shard(name, start, part.labels[start:][:SHARD_SIZE], splits[start:][:SHARD_SIZE])
+            Shard(
+                name,
+                start,
+                *(values[start:][:SHARD_SIZE] for values in (part.labels, splits, part.names)),
+            )
             for name, part in held_out.index.parts.items()
             for splits in [held_out.splits[name]]
             for start in range(0, len(part.labels), SHARD_SIZE)

@@ -127,6 +127,15 @@ class Source(abc.ABC):
         images = self.stored(part, start, stop)
         yield from to_pixels(images, image_size, self.channels, self.white)
 
+    def mask(self, part: str, place: int) -> np.ndarray | None:
+        """Where an image is anomalous, bool (H, W); `None` if there is no mask.
+
+        Raises:
+            UserError: if the mask cannot be read.
+        """
+        del part, place
+        return None
+
     def index(self) -> Index:
         """Labels and digests of all images; reads every image once.
 

@@ -1,6 +1,7 @@
 """A folder of class folders of images."""
 
 import hashlib
+import io
 import os
 import unicodedata
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from PIL import Image
 
 from components.data.digests import DigestCache
 from components.data.folder import (
@@ -36,7 +38,7 @@ from components.data.pixels import EncodedImage, Stored, UnreadableImage
 from components.data.sources.base import Source
 from models.errors import UserError
 
-_TRAIN, _TEST = "train", "test"
+_TRAIN, _TEST, _MASKS = "train", "test", "ground_truth"
 _EXAMPLE = "such as FOLDER/good/1.png and FOLDER/scratched/1.png"
 
 
@@ -46,8 +48,9 @@ class Images(Source):
     JPEG, PNG, GIF (the first frame), BMP, WebP and TIFF (the first page) are told by their
     content. Deeper folders belong to the class. With `FOLDER/train/CLASS/...` and
     `FOLDER/test/CLASS/...` the parts are as given; a class that stands in `test` alone can only be
-    an anomaly. Grey images beside coloured ones become colour. Images are taken as they are
-    stored, as in serving: a rotation in an EXIF note is not applied, but counted.
+    an anomaly. As in MVTec AD, `FOLDER/ground_truth/CLASS/NAME_mask.png` shows where the image
+    `test/CLASS/NAME.png` is anomalous. Grey images beside coloured ones become colour. Images are
+    taken as they are stored, as in serving: a rotation in an EXIF note is not applied, but counted.
 
     Args:
         folder: the folder.
@@ -121,20 +124,28 @@ class Images(Source):
         names, digests = self._index.parts[part].names, self._index.parts[part].digests
         for place in range(start, min(stop, len(names))):
             path = os.path.join(self.folder, str(names[place]))
-            try:
-                content = read_file(path)
-                changed = hashlib.sha256(content).digest() != digests[place].tobytes()
-            except OSError:
-                changed = True
-            if changed:
-                raise UserError(
-                    f"{printable(path)} changed after the run had looked at it: start the same "
-                    "command again."
-                )
+            content = self._unchanged(path, digests[place].tobytes().hex())
             try:
                 yield EncodedImage(printable(path), to_decodable(content, self.max_pixels))
             except UnreadableError as error:
                 yield UnreadableImage(printable(path), str(error))
+
+    def mask(self, part: str, place: int) -> np.ndarray | None:
+        """Where an image is anomalous, from its file in `ground_truth`.
+
+        Raises:
+            UserError: if the file is no longer what it was when the run was planned, or damaged.
+        """
+        found = self._index.parts[part]
+        name, digest = str(found.masks[place]), str(found.mask_digests[place])
+        if not name:
+            return None
+        path = os.path.join(self.folder, name)
+        content = self._unchanged(path, digest)
+        try:
+            return np.asarray(Image.open(io.BytesIO(content)).convert("L")) > 0
+        except OSError as error:
+            raise UserError(f"The mask {printable(path)} cannot be read: {error}.") from None
 
     def verify(self) -> None:
         """Looks at all files, by which those that cannot be read are counted in `table`."""
@@ -172,9 +183,11 @@ class Images(Source):
                 np.array([label for label, *_ in rows], "int64"),
                 [digest for _, _, digest, _ in rows],
                 [os.path.relpath(path, self.folder) for _, path, *_ in rows],
+                masks=[self._find_mask(path, cache) for _, path, *_ in rows],
             )
             infos.append([info for *_, info in rows])
         cache.save()
+        self._warn_of_masks(parts)
         self._infos = [info for of_part in infos for info in of_part]
         is_grey = all(info.is_grey for info in self._infos)
         white = max((info.brightest for info in infos[0]), default=0) or WHITE
@@ -184,6 +197,33 @@ class Images(Source):
                 f"{deep} images have 16 bits: their largest grey value, {white}, becomes white."
             )
         return Index(class_names, 1 if is_grey else 3, white, parts)
+
+    def _unchanged(self, path: str, digest: str) -> bytes:
+        """The content of a file, which must still have the digest that it had."""
+        try:
+            content = read_file(path)
+            if hashlib.sha256(content).hexdigest() == digest:
+                return content
+        except OSError:
+            pass
+        raise UserError(
+            f"{printable(path)} changed after the run had looked at it: start the same command "
+            "again."
+        )
+
+    def _find_mask(self, path: str, cache: DigestCache) -> tuple[str, str]:
+        """Relative path and digest of the mask of an image of `test`, or two empty texts."""
+        stem, _ = os.path.splitext(os.path.relpath(path, os.path.join(self.folder, _TEST)))
+        if stem.startswith(os.pardir):
+            return "", ""
+        name = os.path.join(_MASKS, f"{stem}_mask.png")
+        try:
+            digest, _ = cache.get(os.path.join(self.folder, name), self.max_pixels)
+        except (OSError, UnreadableError) as error:
+            if not isinstance(error, FileNotFoundError):
+                self._table.add(UNREADABLE, f"{name} ({error})")
+            return "", ""
+        return name, digest.hex()
 
     def _roots(self) -> dict[str, str]:
         """Part -> its folder. `train` is a part if it holds folders and no image itself."""
@@ -196,6 +236,8 @@ class Images(Source):
         roots = {_TRAIN: train} | ({_TEST: test} if os.path.isdir(test) else {})
         for entry in sorted(os.scandir(self.folder), key=lambda entry: entry.name):
             if entry.name in roots or entry.name.startswith("."):
+                continue
+            if entry.name == _MASKS and _TEST in roots:
                 continue
             if entry.is_dir():
                 count = len(list(walk(entry.path, Table())))
@@ -249,6 +291,19 @@ class Images(Source):
         if info.is_deep and not info.brightest:
             self._table.add(DEEP_COLOUR, path)
         return digest, info
+
+    def _warn_of_masks(self, parts: dict[str, Part]) -> None:
+        if _TEST not in parts:
+            return
+        used = {os.path.join(self.folder, name) for name in parts[_TEST].masks.tolist() if name}
+        masks = list(walk(os.path.join(self.folder, _MASKS), Table()))
+        idle = [path for path in masks if path not in used]
+        if idle:
+            self._warnings.append(
+                f"{len(idle)} masks in {_MASKS}/ belong to no image of test/; the first is "
+                f"{printable(idle[0])}. The mask of test/CLASS/NAME.png is "
+                f"{_MASKS}/CLASS/NAME_mask.png."
+            )
 
     def _warn_of_names(self, class_names: tuple[str, ...]) -> None:
         alike: dict[str, list[str]] = {}

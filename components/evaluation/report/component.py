@@ -15,13 +15,16 @@ from tfx.dsl.io import fileio
 from tfx.types.artifact import Artifact
 from tfx.utils import path_utils
 
-from components.data.examples import CONTRAST, TEXT, UNREADABLE_FILE, load_split
+from components.data.examples import CONTRAST, TEXT, UNREADABLE_FILE, load_masks, load_split
 from components.data.folder import UNREADABLE, Table
+from components.data.splits import Split
 from components.evaluation.metrics import AUROC
 from components.evaluation.report import page
 from components.evaluation.verdict import gates
-from components.serving.heatmaps import ANOMALY_MAP
+from components.serving.export import NEAREST_IMAGE
+from components.serving.heatmaps import ANOMALY_MAP, stretched
 from components.serving.runner import SavedModelClient
+from models import metrics
 from models.scores import ANOMALY_SCORE
 
 _DISTRIBUTIONS = ("capsad", "tfx", "tensorflow", "keras", "apache-beam", "numpy")
@@ -49,6 +52,7 @@ def Report(  # noqa: N802
     run = json.loads(run)
     test = load_split(examples.uri, "test", tuple(run["image_size"]))
     outputs = SavedModelClient(path_utils.serving_model_path(model.uri)).score_arrays(test.images)
+    train = load_split(examples.uri, "train", tuple(run["image_size"]))
     predicted = outputs["class_probabilities"].argmax(axis=-1)
     normal = test.labels >= 0
     measured = _evaluation(evaluation.uri)
@@ -66,6 +70,8 @@ def Report(  # noqa: N802
         images=test.images,
         anomaly_maps=outputs.get(ANOMALY_MAP),
         reconstructions=outputs.get("reconstruction"),
+        nearest_images=_nearest_images(train, outputs.get(NEAREST_IMAGE)),
+        pixels=_pixels(load_masks(examples.uri, "test"), normal, outputs.get(ANOMALY_MAP)),
         labels=test.labels,
         class_text=test.texts,
         predicted=predicted,
@@ -92,6 +98,39 @@ def Report(  # noqa: N802
         seconds={"Training": training["seconds"]},
     )
     page.write(report.uri, data)
+
+
+def _nearest_images(train: Split, names: np.ndarray | None) -> np.ndarray | None:
+    """The training images of the given names, uint8 (N, H, W, K)."""
+    if names is None:
+        return None
+    place = {name: index for index, name in enumerate(train.ids.tolist())}
+    return train.images[[place[name] for name in names.tolist()]]
+
+
+def _pixels(
+    masks: list[np.ndarray | None], normal: np.ndarray, maps: np.ndarray | None
+) -> dict[str, float] | None:
+    """How well anomaly maps (N, h, w) find anomalous pixels, if there are masks.
+
+    Normal images (N,) have no anomalous pixels; anomalies without a mask are left out.
+    """
+    sizes = {mask.shape for mask in masks if mask is not None}
+    if maps is None or not sizes:
+        return None
+    (size,) = sizes
+    blank = [np.zeros(size, bool) if is_normal else None for is_normal in normal]
+    pixels = [blank[i] if mask is None else mask for i, mask in enumerate(masks)]
+    known = [place for place, of_image in enumerate(pixels) if of_image is not None]
+    truth = np.array([pixels[place] for place in known], bool)
+    found = np.stack([stretched(maps[place], size) for place in known])
+    if not truth.any() or truth.all():
+        return None
+    return {
+        "auroc": metrics.auroc(found, truth),
+        "pro": metrics.per_region_overlap(found, truth),
+        "images": len(known) - int(normal.sum()),
+    }
 
 
 def _undecoded(examples_uri: str) -> list[str]:

@@ -95,18 +95,15 @@ def histogram_figure(
     return figure
 
 
-def reconstruction_figure(
-    images: np.ndarray, reconstructions: np.ndarray | None, captions: Sequence[str]
-) -> Figure:
-    """Draws originals above their reconstructions, as in Figure 3 of arXiv 1907.06312.
+def stacked_figure(rows: Sequence[np.ndarray], captions: Sequence[str]) -> Figure:
+    """Draws images above what belongs to them, as in Figure 3 of arXiv 1907.06312.
 
     Args:
-        images: uint8 (N, H, W, C), C = 1 or 3.
-        reconstructions: float (N, H', W', C) in [0, 1]; `None` draws no second row.
+        rows: images, and then their reconstructions, heat maps or neighbours: uint8 or float in
+            [0, 1], each (N, H, W, C), C = 1 or 3.
         captions: N texts of one or more lines, which are drawn below.
     """
-    rows = [images] if reconstructions is None else [images, reconstructions]
-    return _grid(list(itertools.chain(*rows)), captions, len(images), len(rows), 0.9)
+    return _grid(list(itertools.chain(*rows)), captions, len(captions), len(rows), 0.9)
 
 
 def gallery_figure(images: np.ndarray, captions: Sequence[str], columns: int = 4) -> Figure:

@@ -41,6 +41,10 @@ class ReportData:
     """float (N, h, w), see `components.serving.heatmaps`; `None` if the detector has none."""
     reconstructions: np.ndarray | None
     """float (N, H', W', K) in [0, 1], or `None` if the detector computes none."""
+    nearest_images: np.ndarray | None
+    """uint8 (N, H, W, K): the most similar training image, or `None` if the model tells none."""
+    pixels: Mapping[str, float] | None
+    """`auroc`, `pro` and the number of `images` of the anomaly maps, if there are masks."""
     labels: np.ndarray
     """int (N,): index among the normal classes, or -1 for an anomaly."""
     class_text: np.ndarray
@@ -96,6 +100,7 @@ def write(folder: str, data: ReportData) -> None:
     html = _html(data, made, pictures)
     summary = {
         "auroc": data.auroc[OVERALL],
+        "pixels": data.pixels,
         "accuracy": data.accuracy,
         "normal_classes": len(data.normal_classes),
         "blessed": data.blessed,
@@ -179,9 +184,8 @@ def _figures(data: ReportData, chosen: Threshold | None) -> dict[str, Figure]:
         drawn[f"histogram_{name}"] = figures.histogram_figure(values, is_anomaly, name, marked)
     for kind, among in (("normal", ~is_anomaly), ("anomalous", is_anomaly)):
         places = tables.first_of_each(data.class_text, among, _SHOWN)
-        drawn[f"reconstructions_{kind}"] = figures.reconstruction_figure(
-            data.images[places],
-            _below(data, places),
+        drawn[f"seen_{kind}"] = figures.stacked_figure(
+            _rows(data, places, with_nearest=kind == "anomalous"),
             [f"{data.class_text[i]}\n{data.scores[ANOMALY_SCORE][i]:.3f}" for i in places],
         )
     suspicion = data.scores[ANOMALY_SCORE]
@@ -199,11 +203,17 @@ def _figures(data: ReportData, chosen: Threshold | None) -> dict[str, Figure]:
     return drawn
 
 
-def _below(data: ReportData, places: np.ndarray) -> np.ndarray | None:
-    """What is drawn below the images at `places`: heat maps, else reconstructions, else nothing."""
+def _rows(data: ReportData, places: np.ndarray, with_nearest: bool) -> list[np.ndarray]:
+    """The images at `places` and what is drawn below them."""
+    rows = [data.images[places]]
     if data.anomaly_maps is not None:
-        return np.stack([overlay(data.images[i], data.anomaly_maps[i]) for i in places]) / 255
-    return None if data.reconstructions is None else data.reconstructions[places]
+        maps = data.anomaly_maps
+        rows.append(np.stack([overlay(data.images[place], maps[place]) for place in places]))
+    elif data.reconstructions is not None:
+        rows.append(data.reconstructions[places])
+    if with_nearest and data.nearest_images is not None:
+        rows.append(data.nearest_images[places])
+    return rows
 
 
 def _csv_tables(data: ReportData, made: _Tables) -> dict[str, list[_Row]]:

@@ -58,10 +58,13 @@ def test_nearest_neighbours_are_those_of_scikit_learn(features):
     queries = np.random.default_rng(1).gamma(2.0, 3.0, size=(20, 16)).astype("float32")
     layer = layers.NearestNeighbours(300, 7)
     layer.build((None, 16))
-    layer.remember(features)
+    layer.remember(features, np.arange(300) * 2)
     theirs = NearestNeighbors(n_neighbors=7).fit(normalize(features))
     expected = theirs.kneighbors(normalize(queries))[0][:, -1]
-    np.testing.assert_allclose(layer(queries), -expected, atol=1e-5)
+    found, nearest = layer(queries)
+    np.testing.assert_allclose(found, -expected, atol=1e-5)
+    first = theirs.kneighbors(normalize(queries))[1][:, 0]
+    np.testing.assert_array_equal(nearest, first * 2)
 
 
 @pytest.mark.parametrize(("shifts", "count"), [(False, 8), (True, 72)])

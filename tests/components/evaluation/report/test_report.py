@@ -27,6 +27,8 @@ def data():
         anomaly_classes=("odd",),
         images=generator.integers(0, 256, (count, 8, 8, 1), dtype="uint8"),
         anomaly_maps=None,
+        nearest_images=None,
+        pixels=None,
         reconstructions=generator.random((count, 8, 8, 1)),
         labels=labels,
         class_text=names[labels],

@@ -1,0 +1,200 @@
+"""Features of images that a frozen network computes once, and a store that keeps them."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from models import backbones
+from models.backbones import MAPS, backbone
+from models.files import publish, write_whole
+from models.layers import imagenet_scaling
+from models.training import use_xla
+
+LAST, PATCHES, DESCRIPTOR = "last", "patches", "descriptor"
+_PATCH_DIM = 128  # values of a patch after the random projection
+_BATCH_SIZE = 32  # Feature maps of photographs are large.
+_SECONDS = 5.0  # between two lines of progress, and between two notes of what is done
+_DONE = "done.json"
+
+
+def feature_network(name: str, weights: str, input_shape: tuple[int, int, int]) -> keras.Model:
+    """A frozen network that computes three kinds of features of an image.
+
+    * `last`, shape (B, H / 32, W / 32, D): the last feature map.
+    * `patches`, shape (B, H / 16, W / 16, 128): the two feature maps before it, each averaged over
+      3x3 neighbours, joined at the coarser one's size, and projected at random.
+    * `descriptor`, shape (B, P): mean and standard deviation of each channel of all three feature
+      maps. Each of these six vectors has length 1, so that no map outweighs the others.
+
+    The values are rounded to float16, in which they are kept. Therefore features that are computed
+    while serving equal those that were kept.
+
+    Args:
+        name: name of the backbone, see `models.backbones`.
+        weights: as for `backbone`.
+        input_shape: height, width and channels (H, W, K) of the images, K = 1 or 3.
+
+    Returns:
+        Model from float images in [0, 1], shape (B, H, W, K), to a dict of float32 features. Its
+        weights are not trainable.
+
+    Raises:
+        UserError: as `backbone` does.
+
+    Reference:
+        Roth et al. 2022, arXiv 2106.08265, section 3.1, for the patches.
+    """
+    network = backbone(name, weights, input_shape)
+    fine, coarse, last = (network.output[key] for key in MAPS)
+    near_fine, near_coarse = (
+        keras.layers.AveragePooling2D(3, 1, "same")(found) for found in (fine, coarse)
+    )
+    near_fine = keras.layers.AveragePooling2D(2, padding="same")(near_fine)
+    joined = keras.layers.Concatenate()([near_fine, near_coarse])
+    projection = keras.layers.Dense(_PATCH_DIM, use_bias=False, name="projection")
+    patches = projection(joined)
+    # One projection for all seeds, so that features can be shared.
+    shape = (joined.shape[-1], _PATCH_DIM)
+    values = np.random.default_rng(0).standard_normal(shape) / np.sqrt(_PATCH_DIM)
+    projection.set_weights([values.astype("float32")])
+    moments = [
+        of(found, axis=(1, 2)) for found in (fine, coarse, last) for of in (ops.mean, ops.std)
+    ]
+    descriptor = keras.layers.Concatenate()(
+        [keras.layers.UnitNormalization(axis=-1)(moment) for moment in moments]
+    )
+    outputs = {LAST: last, PATCHES: patches, DESCRIPTOR: descriptor}
+    rounded = {
+        key: ops.cast(ops.cast(value, "float16"), "float32") for key, value in outputs.items()
+    }
+    features = keras.Model(network.input, rounded, name="features")
+    features.trainable = False
+    return features
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of images, of which several may share a row."""
+
+    arrays: dict[str, np.ndarray]
+    """Kind of features -> float16 array, shape (M, ...), which may be memory-mapped."""
+    rows: np.ndarray
+    """int, shape (N,): row of each image."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, chosen: Any) -> "Features":
+        return replace(self, rows=self.rows[chosen])
+
+    def read(self, kind: str) -> np.ndarray:
+        """Returns the features of one kind, float32 array, shape (N, ...), in memory."""
+        return np.asarray(self.arrays[kind][self.rows], "float32")
+
+
+def compute_features(
+    network: keras.Model, images: np.ndarray, folder: str | None = None, verbose: int = 0
+) -> Features:
+    """Computes the features of images, or takes them from where they were kept.
+
+    Equal images share a row. What is kept is found by the images and the network alone. A killed
+    computation continues where it was.
+
+    Args:
+        network: model that `feature_network` returns.
+        images: uint8 array, shape (N, H, W, K).
+        folder: folder in which features are kept, as files that are read as they are needed.
+            `None` keeps them in memory.
+        verbose: whether to print lines of progress.
+    """
+    digests = np.array([hashlib.sha256(image.tobytes()).hexdigest() for image in images])
+    unique, places, rows = np.unique(digests, return_index=True, return_inverse=True)
+    network.jit_compile = use_xla(1)
+
+    def features_of(chosen: np.ndarray) -> dict[str, np.ndarray]:
+        # Batches of one size need one compilation.
+        batch = images[np.resize(chosen, _BATCH_SIZE)].astype("float32") / 255
+        found = network.predict_on_batch(batch)
+        return {key: np.asarray(value)[: len(chosen)] for key, value in found.items()}
+
+    shapes = {key: tuple(value.shape[1:]) for key, value in network.output.items()}
+    if folder is None:
+        arrays = {key: np.empty((len(places), *of), "float16") for key, of in shapes.items()}
+        _fill(arrays, features_of, places, 0, verbose, lambda done: None)
+        return Features(arrays, rows)
+    kept = Path(folder, _identity(network, unique))
+    return Features(_kept(kept, shapes, features_of, places, verbose), rows)
+
+
+def _kept(
+    target: Path,
+    shapes: dict[str, tuple[int, ...]],
+    features_of: Callable[[np.ndarray], dict[str, np.ndarray]],
+    places: np.ndarray,
+    verbose: int,
+) -> dict[str, np.ndarray]:
+    """The arrays in the folder `target`, which is made if it does not exist."""
+    if not target.is_dir():
+        incomplete = target.with_name(f"{target.name}.incomplete")
+        incomplete.mkdir(parents=True, exist_ok=True)
+        note = incomplete / _DONE
+        done = json.loads(note.read_text()) if note.exists() else 0
+        arrays: dict[str, Any] = {
+            key: np.lib.format.open_memmap(
+                incomplete / f"{key}.npy",
+                "r+" if done else "w+",
+                "float16",
+                (len(places), *shape),
+            )
+            for key, shape in shapes.items()
+        }
+
+        def keep(done: int) -> None:
+            for array in arrays.values():
+                array.flush()
+            write_whole(note, json.dumps(done))
+
+        _fill(arrays, features_of, places, done, verbose, keep)
+        publish(incomplete, target)
+    return {key: np.load(target / f"{key}.npy", mmap_mode="r") for key in shapes}
+
+
+def _fill(
+    arrays: dict[str, np.ndarray],
+    features_of: Callable[[np.ndarray], dict[str, np.ndarray]],
+    places: np.ndarray,
+    done: int,
+    verbose: int,
+    keep: Callable[[int], None],
+) -> None:
+    """Fills the rows of the arrays from row `done`, and now and then calls `keep` with `done`."""
+    told = time.monotonic()
+    for start in range(done, len(places), _BATCH_SIZE):
+        chosen = places[start : start + _BATCH_SIZE]
+        for key, value in features_of(chosen).items():
+            arrays[key][start : start + len(chosen)] = value
+        done = start + len(chosen)
+        if time.monotonic() - told > _SECONDS or done == len(places):
+            told = time.monotonic()
+            keep(done)
+            if verbose:
+                print(f"Features of {done} of {len(places)} images", flush=True)
+
+
+def _identity(network: keras.Model, digests: np.ndarray) -> str:
+    """A name for features: it changes with the code, the network and the images."""
+    identity = hashlib.sha256(f"{keras.__version__} {network.input.shape}".encode())
+    for file in (__file__, backbones.__file__, imagenet_scaling.__file__):
+        identity.update(Path(file).read_bytes())
+    for weights in network.get_weights():
+        identity.update(np.ascontiguousarray(weights).tobytes())
+    identity.update("".join(digests).encode())
+    return identity.hexdigest()[:24]

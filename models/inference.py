@@ -1,0 +1,32 @@
+"""Runs models over many images, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+
+def outputs_on(network: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Returns the output (N, ...) of `network` for uint8 images (N, H, W, K), scaled to [0, 1]."""
+    return in_batches(lambda batch: network(batch.astype("float32") / 255), images)
+
+
+def in_batches(function: Callable, images: np.ndarray, batch_size: int = 500) -> Any:
+    """Calls `function` on batches of images (N, ...) and joins the outputs into arrays.
+
+    The structure of the output stays the same. Unlike Keras's `predict`, this needs no compilation
+    and works within any distribution strategy.
+    """
+    import keras
+
+    starts = range(0, len(images), batch_size)
+    batches = [function(images[start : start + batch_size]) for start in starts]
+    return keras.tree.map_structure(
+        lambda *parts: np.concatenate([keras.ops.convert_to_numpy(part) for part in parts]),
+        *batches,
+    )
