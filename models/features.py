@@ -34,9 +34,6 @@ def feature_network(name: str, weights: str, input_shape: tuple[int, int, int]) 
     * `descriptor`, shape (B, P): mean and standard deviation of each channel of all three feature
       maps. Each of these six vectors has length 1, so that no map outweighs the others.
 
-    The values are rounded to float16, in which they are kept. Therefore features that are computed
-    while serving equal those that were kept.
-
     Args:
         name: name of the backbone, see `models.backbones`.
         weights: as for `backbone`.
@@ -72,10 +69,7 @@ def feature_network(name: str, weights: str, input_shape: tuple[int, int, int]) 
         [keras.layers.UnitNormalization(axis=-1)(moment) for moment in moments]
     )
     outputs = {LAST: last, PATCHES: patches, DESCRIPTOR: descriptor}
-    rounded = {
-        key: ops.cast(ops.cast(value, "float16"), "float32") for key, value in outputs.items()
-    }
-    features = keras.Model(network.input, rounded, name="features")
+    features = keras.Model(network.input, outputs, name="features")
     features.trainable = False
     return features
 
@@ -85,7 +79,7 @@ class Features:
     """Features of images, of which several may share a row."""
 
     arrays: dict[str, np.ndarray]
-    """Kind of features -> float16 array, shape (M, ...), which may be memory-mapped."""
+    """Kind of features -> float32 array, shape (M, ...), which may be memory-mapped."""
     rows: np.ndarray
     """int, shape (N,): row of each image."""
 
@@ -97,7 +91,7 @@ class Features:
 
     def read(self, kind: str) -> np.ndarray:
         """Returns the features of one kind, float32 array, shape (N, ...), in memory."""
-        return np.asarray(self.arrays[kind][self.rows], "float32")
+        return np.asarray(self.arrays[kind][self.rows])
 
 
 def compute_features(
@@ -127,7 +121,7 @@ def compute_features(
 
     shapes = {key: tuple(value.shape[1:]) for key, value in network.output.items()}
     if folder is None:
-        arrays = {key: np.empty((len(places), *of), "float16") for key, of in shapes.items()}
+        arrays = {key: np.empty((len(places), *of), "float32") for key, of in shapes.items()}
         _fill(arrays, features_of, places, 0, verbose, lambda done: None)
         return Features(arrays, rows)
     kept = Path(folder, _identity(network, unique))
@@ -151,7 +145,7 @@ def _kept(
             key: np.lib.format.open_memmap(
                 incomplete / f"{key}.npy",
                 "r+" if done else "w+",
-                "float16",
+                "float32",
                 (len(places), *shape),
             )
             for key, shape in shapes.items()

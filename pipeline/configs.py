@@ -324,7 +324,7 @@ _PIPELINES = {
                 eval_fraction=0.1,
                 calibration_fraction=0.15,
             ),
-            training=TrainingConfig(detector=None, epochs=20),
+            training=TrainingConfig(detector=None),
         ),
     )
 }

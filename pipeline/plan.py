@@ -12,7 +12,7 @@ import numpy as np
 from components.data import sources
 from components.data.folder import UNREADABLE, Table, printable
 from components.data.index import HeldOut
-from components.data.protocol import SPLITS, Classes, hold_out, resolve_anomaly
+from components.data.protocol import SPLITS, Classes, hold_out, only_tested, resolve_anomaly
 from components.data.sources.base import Source
 from components.data.splits import Split, check_unreadable, load_splits
 from components.serving.batch import inputs
@@ -26,6 +26,9 @@ from pipeline.configs import PipelineConfig, override
 
 _FEW_TESTED = 20
 _SMALL, _LARGE = (32, 32), (224, 224)  # without and with a backbone
+_STEP = 32  # pixels of an image for one place of a backbone's last feature map
+_LONGEST = 4  # largest ratio of the sides of a size that is chosen
+_BLOWN_UP, _SHRUNK = 1.5, 4  # how many times larger or smaller a side may become without a word
 _PHOTOGRAPH = 64  # pixels of the shorter side from which an image is a photograph
 # Settings of capsnet for images of a folder, which the user's own settings override.
 _ON_BACKBONE = {
@@ -126,8 +129,13 @@ def plan(config: PipelineConfig, source: Source | None = None) -> Plan:
     source = source or find_source(config)
     data = config.data
     check_unreadable(source.table.names.get(UNREADABLE, []), data.max_unreadable)
-    classes = Classes(source.class_names, resolve_anomaly(data.anomaly, source.class_names))
+    only_in_test = () if data.anomaly else only_tested(source.index())
+    anomaly = data.anomaly or only_in_test
+    classes = Classes(source.class_names, resolve_anomaly(anomaly, source.class_names))
     config, choice = choose(config, source, classes)
+    if only_in_test:
+        found = f"Anomalies are the classes that only test has: {', '.join(only_in_test)}."
+        choice = f"{found} {choice}".rstrip()
     detector = make_detector(config)
     _check_number_of_classes(detector, classes)
     protocol: dict[str, Any] = {
@@ -149,8 +157,8 @@ def choose(config: PipelineConfig, source: Source, classes: Classes) -> tuple[Pi
     Returns:
         The configuration without open choices, and a sentence on what was chosen and why.
     """
-    sides = [min(info.width, info.height) for info in source.infos]
-    side = int(np.median(sides)) if sides else 0
+    size = usual_size(source)
+    side = min(size or (0,))
     normal = len(classes.normal_names)
     reasons, chosen = [], []
     if config.training.detector is None:
@@ -159,7 +167,9 @@ def choose(config: PipelineConfig, source: Source, classes: Classes) -> tuple[Pi
             name = "patch_knn" if side >= _PHOTOGRAPH else "vae"
         reasons.append("one normal class" if normal == 1 else f"{normal} normal classes")
         chosen.append(f"detector {name}")
-        config = override(config, detector=name)
+        # What was given for another detector stays, so that it is refused and not dropped.
+        training = dataclasses.replace(config.training, detector=name)
+        config = dataclasses.replace(config, training=training)
     given = config.data.image_size
     if config.training.detector == "capsnet" and config.data.source == "images":
         settings = config.training.settings
@@ -171,13 +181,38 @@ def choose(config: PipelineConfig, source: Source, classes: Classes) -> tuple[Pi
             if "backbone" not in settings:
                 chosen.append(f"backbone {_ON_BACKBONE['backbone']}")
     if given is None:
-        size = _LARGE if getattr(make_detector(config), "backbone", None) else _SMALL
-        reasons.append(f"images of about {side} pixels" if side else "images of unknown size")
-        chosen.append(f"images resized to {size[0]}x{size[1]}")
-        config = override(config, image_size=size)
+        wanted = _SMALL
+        if getattr(make_detector(config), "backbone", None):
+            wanted = _large(size) if size else _LARGE
+        reasons.append(
+            f"images of about {_text(size)} pixels" if size else "images of unknown size"
+        )
+        chosen.append(f"images resized to {_text(wanted)}")
+        config = override(config, image_size=wanted)
     if not chosen:
         return config, ""
     return config, f"Chosen for {' and '.join(reasons)}: {', '.join(chosen)}."
+
+
+def usual_size(source: Source) -> tuple[int, int] | None:
+    """Median height and width of the images; `None` if it is not known."""
+    if source.infos:
+        height, width = np.median([(info.height, info.width) for info in source.infos], axis=0)
+        return int(height), int(width)
+    first = next(iter(source.stored("train", 0, 1)), None)
+    return (first.shape[0], first.shape[1]) if isinstance(first, np.ndarray) else None
+
+
+def _large(size: tuple[int, int]) -> tuple[int, int]:
+    """About as many pixels as 224x224 in the proportions of `size`, by steps of a backbone's 32."""
+    ratio = np.clip(size[1] / size[0], 1 / _LONGEST, _LONGEST)
+    side = _LARGE[0] / _STEP
+    height, width = (max(1, round(side * n)) * _STEP for n in (ratio**-0.5, ratio**0.5))
+    return height, width
+
+
+def _text(size: tuple[int, int]) -> str:
+    return "x".join(map(str, size))
 
 
 def _check_number_of_classes(detector: Detector, classes: Classes) -> None:
@@ -212,6 +247,7 @@ def _warnings(made: Plan) -> Iterator[str]:
             f"has {train[largest]}. In training, images of rare classes are repeated, up to 1 in "
             f"{BALANCE} of the largest class."
         )
+    yield from _size_warnings(usual_size(made.source), made.image_size)
     tested = sum(counts["test"].values())
     if tested < _FEW_TESTED:
         yield f"There are only {tested} images to test on, so the results are very uncertain."
@@ -220,6 +256,24 @@ def _warnings(made: Plan) -> Iterator[str]:
         yield (
             f"There are too few images to calibrate on: no alpha up to {least:.2g} can ever flag "
             "an image. Add images, or raise the calibration fraction."
+        )
+
+
+def _size_warnings(size: tuple[int, int] | None, image_size: tuple[int, int]) -> Iterator[str]:
+    if size is None:
+        return
+    # The border that keeps the proportions does not count.
+    scale = min(new / old for new, old in zip(image_size, size, strict=True))
+    if scale > _BLOWN_UP:
+        yield (
+            f"Images of about {_text(size)} pixels are blown up to {_text(image_size)}, which adds "
+            "nothing to see: a smaller image size is faster."
+        )
+    elif scale < 1 / _SHRUNK:
+        yield (
+            f"Images of about {_text(size)} pixels are reduced to {_text(image_size)}: what is "
+            f"smaller than about {round(1 / scale)} pixels may be lost. A larger image size keeps "
+            "more of it, and takes longer."
         )
 
 

@@ -1,9 +1,11 @@
+import functools
 import io
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -33,13 +35,42 @@ def clean_environment(monkeypatch):
             monkeypatch.delenv(variable)
 
 
+@functools.cache
+def lively_weights():
+    """Path of random weights of MobileNet whose normalisation fits them.
+
+    With plain random weights, the deeper feature maps are almost 0.
+    """
+    import keras
+
+    keras.utils.set_random_seed(0)
+    network = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3))
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    images = np.random.default_rng(0).uniform(-1, 1, (64, 32, 32, 3)).astype("float32")
+    network(images, training=True)
+    path = os.path.join(tempfile.mkdtemp(), "random.weights.h5")
+    network.save_weights(path)
+    return path
+
+
 def toy_images(count, classes, seed, size=12, channels=1):
-    """Noisy images, each with a bright bar whose place tells the class."""
+    """Noisy images, each with a bright bar whose place tells the class.
+
+    From 64 pixels on, for networks that see textures, there are many bars, and their distance and
+    direction tell it.
+    """
     generator = np.random.default_rng(seed)
     labels = np.arange(count) % classes
     images = generator.integers(0, 60, (count, size, size, channels), dtype="uint8")
     for image, label in zip(images, labels, strict=True):
-        image[:, 2 * label : 2 * label + 2] += 180
+        if size < 64:
+            image[:, 2 * label : 2 * label + 2] += 180
+        elif label % 4 == 3:
+            image[::3] += 180
+        else:
+            image[:, :: label + 2] += 180
     return images, labels
 
 

@@ -71,13 +71,26 @@ def resolve_anomaly(anomaly: Sequence[str], class_names: Sequence[str]) -> tuple
         parts = [given] if _same(given, names) else [part.strip() for part in given.split(",")]
         indices |= {_index_of(part, names) for part in parts if part}
     if not indices:
-        raise UserError(f"No anomaly class is given: {listed}. Name at least one.", "anomaly")
+        raise UserError(
+            f"No anomaly class is given: {listed}. Name at least one, or put anomalies into a test "
+            "folder alone, such as FOLDER/train/good/1.png, FOLDER/test/good/2.png and "
+            "FOLDER/test/scratched/3.png.",
+            "anomaly",
+        )
     if len(indices) == len(names):
         raise UserError(
             f"The anomaly {', '.join(map(str, anomaly))} leaves no normal class: {listed}.",
             "anomaly",
         )
     return tuple(sorted(indices))
+
+
+def only_tested(index: Index) -> tuple[str, ...]:
+    """Names of the classes that only the test part has: they can only be anomalies."""
+    if "test" not in index.parts:
+        return ()
+    labels = np.setdiff1d(index.parts["test"].labels, index.parts["train"].labels)
+    return tuple(index.class_names[label] for label in labels)
 
 
 def _same(name: str, names: list[str]) -> list[int]:

@@ -82,6 +82,11 @@ class _RankingCombiner(beam.CombineFn):
         self, accumulator: _Accumulator, element: metric_types.StandardMetricInputs
     ) -> _Accumulator:
         scores, is_anomaly = accumulator
+        outputs = element.predictions
+        if isinstance(outputs, dict):
+            outputs = outputs.get(self._model_name, outputs)
+        if isinstance(outputs, dict) and self._output_name not in outputs:
+            return accumulator  # The last blessed model may have had another detector.
         for label, prediction, _ in metric_util.to_label_prediction_example_weight(
             element,
             eval_config=self._eval_config,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Tensors = dict[str, keras.KerasTensor]
 
 _LEAST_SPREAD = 1e-6
-_USUAL = 500  # images for the scale of the scores
+_USUAL = 500  # images for the scale of the scores, at most
 _STORED = 4000  # images whose descriptors are stored, at most
 _CANDIDATES = 20_000  # patches of all classes among which those that are stored are chosen
 _CUT = 1000  # images of each class from which these patches are taken
@@ -37,11 +37,13 @@ class FeatureData:
     watched: tuple[Features, np.ndarray] | None
     """The same of the validation images, if there are any."""
     known: Features
-    """N training images without copies."""
+    """N training images without copies, with which others are compared."""
     labels: np.ndarray
     """Their normal classes, int (N,)."""
+    numbers: np.ndarray
+    """Their numbers in the images given to `fit`, int (N,)."""
     usual: Features
-    """Normal images for the scale of scores: if possible, they were not used in training."""
+    """Normal images for the scale of scores, none of them in `known`."""
     callbacks: tuple[keras.callbacks.Callback, ...]
     """Keras callbacks for training."""
 
@@ -101,14 +103,23 @@ class BackboneDetector(Detector):
         network = self._network(shape)
         trained, trained_labels = self.copies(images, labels)
         found = self._features(network, trained)
-        known = found[: len(labels)]
         watched = None
-        usual = known[np.random.default_rng(self.seed).permutation(len(labels))[:_USUAL]]
         if validation is not None and len(validation[0]):
             copied, copied_labels = self.copies(*validation)
             watched = self._features(network, copied), copied_labels
-            usual = watched[0][: len(validation[0])]
-        data = FeatureData((found, trained_labels), watched, known, labels, usual, callbacks)
+            known, usual = np.arange(len(labels)), watched[0][: len(validation[0])]
+        else:
+            known, aside = _put_aside(labels, np.random.default_rng(self.seed))
+            usual = found[aside]
+        data = FeatureData(
+            trained=(found, trained_labels),
+            watched=watched,
+            known=found[known],
+            labels=labels[known],
+            numbers=self.places[known],
+            usual=usual,
+            callbacks=callbacks,
+        )
         features = {
             key: keras.Input(tensor.shape[1:], name=key) for key, tensor in network.output.items()
         }
@@ -120,6 +131,8 @@ class BackboneDetector(Detector):
 
     def raw_scores(self, scorer: keras.Model, images: np.ndarray) -> np.ndarray:
         """Computes the score that is calibrated, float (N,), from features that are kept."""
+        if not self.backbone:
+            return super().raw_scores(scorer, images)
         network, head = self._trained
         return values_of(head, self._features(network, images))[self.calibrated_score]
 
@@ -133,7 +146,7 @@ class BackboneDetector(Detector):
         chosen = stratified(data.labels, _STORED, np.random.default_rng(self.seed))
         nearest = NearestNeighbours(len(chosen), 1, name="nearest_image")
         normality, number = nearest(features[DESCRIPTOR])
-        nearest.remember(data.known[chosen].read(DESCRIPTOR), self.places[chosen])
+        nearest.remember(data.known[chosen].read(DESCRIPTOR), data.numbers[chosen])
         return -normality, number
 
     def nearest_patches(self, features: Tensors, data: FeatureData) -> keras.KerasTensor:
@@ -241,6 +254,18 @@ def standardised_map(
     centres = np.median(values, axis=0)
     spread = max(float(np.quantile(values - centres, 0.99)), _LEAST_SPREAD)
     return keras.layers.Rescaling(1 / spread, (-centres / spread).tolist())(distances)
+
+
+def _put_aside(labels: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Divides places of images (N,) into nine tenths, and one tenth for the scale of scores.
+
+    The first of each class always belongs to the nine tenths; so few images have to be both.
+    """
+    aside = np.zeros(len(labels), bool)
+    aside[generator.permutation(len(labels))[: min(_USUAL, -(-len(labels) // 10))]] = True
+    aside[np.unique(labels, return_index=True)[1]] = False
+    places = np.arange(len(labels))
+    return places[~aside], places[aside] if aside.any() else places
 
 
 def _some_patches(patches: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:

@@ -343,12 +343,12 @@ def _normality(
     """The outputs that follow from the sum (B,), the lengths (B, C) and the longest one (B,)."""
     from keras import ops
 
+    probable = lengths + 1e-12  # because all lengths may be 0
     return {
         # This keeps the order, and float32 can still tell extreme values apart.
         "conformity": ops.sigmoid(-ops.arcsinh(unusual)),
         "pp": pp,
-        "class_probabilities": lengths
-        / ops.maximum(ops.sum(lengths, axis=-1, keepdims=True), 1e-12),
+        "class_probabilities": probable / ops.sum(probable, axis=-1, keepdims=True),
     }
 
 

@@ -64,12 +64,16 @@ class PatchKnnDetector(BackboneDetector):
         nearest = ops.min(distances, axis=-1)
         top = most_unusual(nearest)
         terms = standardised(features, {"image": image, "top": top}, data.usual)
+        by_class = -ops.mean(distances, axis=(1, 2))
+        # Keras warns of a softmax of one value.
+        several = by_class.shape[-1] > 1
+        probabilities = ops.softmax(by_class, axis=-1) if several else ops.ones_like(by_class)
         return {
             "patches": -terms["image"] - beyond(terms["top"]),
             "image": -image,
             "patch_mean": -ops.mean(nearest, axis=(1, 2)),
             "patch_top": -top,
-            "class_probabilities": ops.softmax(-ops.mean(distances, axis=(1, 2)), axis=-1),
+            "class_probabilities": probabilities,
             "anomaly_map": standardised_map(features, nearest, data.usual),
             "nearest_image": nearest_image,
         }

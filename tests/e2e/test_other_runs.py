@@ -16,6 +16,7 @@ from models.errors import UserError
 from pipeline import cli, configs
 from pipeline.cli.run import execute
 from pipeline.plan import plan
+from tests.conftest import lively_weights
 
 pytestmark = pytest.mark.slow
 
@@ -110,6 +111,54 @@ def test_a_folder_of_images_changed_data_and_undecodable_ones(tmp_path):
     moved = capsad(*command, "--max-unreadable", "2")
     assert moved.exit_code == 0, moved.output
     assert not re.search(r"HoldOutExampleGen.*cached", moved.output)
+
+
+def test_photographs_of_good_parts_with_masks_of_the_defects(tmp_path):
+    """MVTec AD's folders: nothing but the folder is given."""
+    generator = np.random.default_rng(0)
+    for name, count in (("train/good", 60), ("test/good", 14), ("test/hole", 14)):
+        (tmp_path / "parts" / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = generator.integers(90, 120, (72, 108, 3), dtype="uint8")
+            pixels[::4] += 60
+            if name == "test/hole":
+                pixels[20:52, 60:92] = 0
+                mask = np.zeros((72, 108), "uint8")
+                mask[20:52, 60:92] = 255
+                folder = tmp_path / "parts" / "ground_truth" / "hole"
+                folder.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(folder / f"{index}_mask.png")
+            Image.fromarray(pixels).save(tmp_path / "parts" / name / f"{index}.png")
+    command = (
+        *("run", "--images", "parts", "--weights", lively_weights(), "--image-size", "64x96"),
+        *("--json", "--output", "out"),
+    )
+    first = capsad(*command)
+    assert first.exit_code == 0, first.output
+    assert "Anomalies are the classes that only test has: hole." in first.output
+    assert "detector patch_knn" in first.output
+    result = json.loads(first.output.splitlines()[-1])
+    assert result["auroc"]["anomaly_score"] > 0.9
+    assert result["pixels"]["images"] == 14
+    assert result["pixels"]["auroc"] > 0.9 and result["pixels"]["pro"] > 0.5
+    assert "per-region overlap" in Path(result["report"]).read_text()
+    assert "Features of" in first.output
+
+    # Another detector takes the same features.
+    other = capsad(
+        *(*command, "--detector", "capsnet", "--set", "backbone=mobilenet", "--epochs", "1"),
+        *("--min-auroc", "0"),
+    )
+    assert other.exit_code == 0, other.output
+    assert re.search(r"HoldOutExampleGen.*cached", other.output)
+
+    scored = capsad("score", "out", "parts/test/hole", "--heatmaps", "maps", "--alpha", "0.3")
+    assert scored.exit_code == 0, scored.output
+    assert "train/good/" in scored.output
+    shown = np.asarray(Image.open(next((tmp_path / "maps").glob("*.png"))), int)
+    assert shown.shape == (72, 108, 3)
+    redness = shown[..., 0] - shown[..., 2]
+    assert redness[24:48, 64:88].mean() > 20 + redness[:, :40].mean()
 
 
 def test_labels_are_read_once(monkeypatch):

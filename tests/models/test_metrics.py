@@ -70,3 +70,47 @@ def test_the_interval_agrees_with_the_bootstrap():
 def test_the_interval_of_a_perfect_score_stays_within_bounds():
     assert metrics.auroc_interval(np.arange(10), np.arange(10) > 4) == (1.0, 1.0)
     assert metrics.auroc_interval([0, 1], [False, True]) == (1.0, 1.0)
+
+
+def test_per_region_overlap_counts_small_regions_as_much_as_large_ones():
+    masks = np.zeros((2, 10, 10), bool)
+    masks[0, 0:4, 0:5] = True  # a region of 20 pixels
+    masks[0, 9, 9] = True  # and one of 1
+    maps = np.zeros((2, 10, 10))
+    maps[0, 0:4, 0:5] = 2.0  # The first is found without false pixels, the second never.
+    assert metrics.per_region_overlap(masks * 1.0, masks) == pytest.approx(1.0)
+    found = metrics.per_region_overlap(maps, masks)
+    # From one half without false pixels it rises straight to 1 where all pixels are found.
+    assert found == pytest.approx(0.5 + 0.5 * 0.3 / 2)
+    assert metrics.auroc(maps, masks) == pytest.approx(1 - 0.5 / 21)
+
+
+def test_per_region_overlap_against_a_scan_of_thresholds():
+    from scipy.ndimage import label
+
+    generator = np.random.default_rng(0)
+    masks = generator.random((4, 12, 12)) > 0.8
+    maps = np.round(generator.random((4, 12, 12)) + 0.5 * masks, 2)
+    curve = [(0.0, 0.0)]
+    for threshold in np.unique(maps)[::-1]:
+        found = maps >= threshold
+        overlaps = []
+        for mask, of_image in zip(masks, found, strict=True):
+            labelled, count = label(mask, structure=np.ones((3, 3)))
+            overlaps += [of_image[labelled == region].mean() for region in range(1, count + 1)]
+        curve.append((found[~masks].mean(), np.mean(overlaps)))
+    false, overlap = np.array(curve).T
+    points = np.linspace(0, 0.3, 20001)
+    # Among equal rates of false pixels the last one counts.
+    expected = np.mean(
+        [
+            overlap[false <= p + 1e-12][-1] if p == 0 else np.interp(p, false, overlap)
+            for p in points
+        ]
+    )
+    assert metrics.per_region_overlap(maps, masks) == pytest.approx(expected, abs=1e-3)
+
+
+def test_per_region_overlap_needs_both_kinds_of_pixels():
+    with pytest.raises(ValueError, match="only one kind"):
+        metrics.per_region_overlap(np.zeros((1, 3, 3)), np.zeros((1, 3, 3), bool))

@@ -240,3 +240,53 @@ def test_a_limit_of_pixels(tmp_path):
     source.verify()
     (name,) = source.table.names[UNREADABLE]
     assert name.startswith("a/bomb.png (300x200 are 60,000 pixels, more than the limit of 59,999")
+
+
+@pytest.fixture
+def mvtec(tmp_path):
+    """One normal class, two kinds of defects, and masks for one of them."""
+    data = tmp_path / "data"
+    for place, name in enumerate(("train/good", "test/good", "test/crack", "test/hole")):
+        for index in range(3):
+            save(data / name / f"{index:03d}.png", 10 * place + index)
+    masks = data / "ground_truth" / "crack"
+    masks.mkdir(parents=True)
+    for index in (0, 2):
+        pixels = np.zeros((8, 9), "uint8")
+        pixels[index] = 255
+        Image.fromarray(pixels).save(masks / f"{index:03d}_mask.png")
+    return data
+
+
+def test_masks_belong_to_the_images_of_test(mvtec):
+    source = sources.get("images", str(mvtec))
+    part = source.index().parts["test"]
+    place = {name: index for index, name in enumerate(part.names.tolist())}
+    assert source.class_names == ("crack", "good", "hole")
+    assert source.mask("test", place["test/crack/000.png"])[0].all()
+    assert source.mask("test", place["test/crack/002.png"]).sum() == 9
+    assert source.mask("test", place["test/crack/001.png"]) is None
+    assert source.mask("test", place["test/hole/000.png"]) is None
+    assert source.mask("train", 0) is None
+    assert source.warnings == [] and BESIDE not in source.table.counts
+
+
+def test_a_changed_mask_is_other_data(mvtec):
+    source = sources.get("images", str(mvtec))
+    before = source.index().fingerprint
+    path = mvtec / "ground_truth" / "crack" / "000_mask.png"
+    Image.fromarray(np.full((8, 9), 255, "uint8")).save(path)
+    assert sources.get("images", str(mvtec)).index().fingerprint != before
+    place = source.index().parts["test"].names.tolist().index("test/crack/000.png")
+    with pytest.raises(UserError, match="000_mask.png changed after the run had looked at it"):
+        source.mask("test", place)
+
+
+def test_masks_of_no_image_and_damaged_ones_are_told(mvtec):
+    os.rename(mvtec / "ground_truth" / "crack" / "002_mask.png", mvtec / "ground_truth" / "x.png")
+    (mvtec / "ground_truth" / "crack" / "001_mask.png").write_bytes(b"no image")
+    source = sources.get("images", str(mvtec))
+    source.verify()
+    assert any("2 masks in ground_truth/ belong to no image" in text for text in source.warnings)
+    assert source.table.counts[UNREADABLE] == 1
+    assert "crack/001_mask.png" in source.table.names[UNREADABLE][0]

@@ -4,10 +4,11 @@ import pytest
 import tensorflow_model_analysis as tfma
 from google.protobuf import text_format
 from sklearn.metrics import average_precision_score, roc_auc_score
+from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluation.eval_config import eval_config
-from components.evaluation.metrics import RankingMetrics
+from components.evaluation.metrics import RankingMetrics, _computations
 
 
 @pytest.mark.parametrize("levels", [5, 1000000])
@@ -71,3 +72,26 @@ def test_only_the_calibrated_score_is_gated_and_only_overall():
     assert list(gate.slicing_specs) == [config_pb2.SlicingSpec()]
     assert gate.threshold.value_threshold.lower_bound.value == 0.8
     assert gate.threshold.change_threshold.absolute.value == -0.03
+
+
+def test_a_score_that_the_last_blessed_model_did_not_have_is_nan():
+    """It may have had another detector, whose scores have other names."""
+    inputs = metric_types.StandardMetricInputs(
+        labels={"candidate": np.array([1]), "baseline": np.array([1])},
+        predictions={
+            "candidate": {"conformity": np.array([0.5])},
+            "baseline": {"patches": np.array([0.2])},
+        },
+        example_weights=None,
+    )
+    for model, count in (("candidate", 1), ("baseline", 0)):
+        (computation,) = _computations(
+            model_names=[model],
+            output_names=["conformity"],
+            eval_config=config_pb2.EvalConfig(
+                model_specs=[config_pb2.ModelSpec(name=n) for n in ("candidate", "baseline")]
+            ),
+        )
+        combiner = computation.combiner
+        scores, _ = combiner.add_input(combiner.create_accumulator(), inputs)
+        assert len(scores) == count

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.serving.heatmaps import HeatmapWriter, overlay
+from components.serving.heatmaps import HeatmapWriter, overlay, stretched
 from models.errors import UserError
 
 
@@ -18,6 +18,18 @@ def test_what_is_usual_stays_grey_and_the_most_unusual_is_red():
     red, green, blue = drawn[20, 55].astype(int)
     assert red > 180 and green < 60 and blue < 60
     assert (overlay(image[..., :1], heat) == drawn).all()
+
+
+def test_the_border_that_an_image_got_has_no_part_in_its_map():
+    heat = np.zeros((8, 8))
+    heat[:2] = heat[-2:] = 9.0  # where the border of a wide image was
+    found = stretched(heat, (200, 400))
+    assert found.shape == (200, 400)
+    assert np.abs(found[80:120]).max() < 0.1
+    heat = np.zeros((8, 8))
+    heat[2:4, :2] = 9.0
+    found = stretched(heat, (200, 400))
+    assert found[:90, :90].min() > 1 and found[:, 200:].max() < 0.1
 
 
 def test_a_little_unusual_is_yellow():
