@@ -35,12 +35,13 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 HELD_OUT, ALONE = "one class held out", "one class alone normal"
 _ALPHA = 0.05
 _NEIGHBOURS = 2
+_SLOW = "capsnet, 32 pixels"  # It takes minutes, and is far behind: one seed must do.
 # Settings of `configs.configure` for each detector.
 _DETECTORS: dict[str, dict[str, dict[str, Any]]] = {
     HELD_OUT: {
         "capsnet": {},
         "patch_knn": {"detector": "patch_knn"},
-        "capsnet, 32 pixels": {"image_size": (32, 32)},
+        _SLOW: {"image_size": (32, 32)},
     },
     ALONE: {"patch_knn": {}, "capsnet": {"detector": "capsnet"}},
 }
@@ -84,6 +85,7 @@ def main() -> None:
                         method
                         for method in (*_DETECTORS[setting], *_PLAIN)
                         if (name, setting, chosen, seed, method) not in done
+                        and (seed == 0 or method != _SLOW)
                     ]
                     for method, row in measure(
                         setting, wanted, given.folder, anomaly, seed, given.weights, kept
@@ -271,8 +273,8 @@ def write_report(rows: list[dict[str, Any]], name: str) -> None:
         text += [
             f"## {setting.capitalize()}",
             "",
-            f"The auROC of each class is the mean of {seeds} seeds, each with other splits. The "
-            "worst is that of all classes and seeds.",
+            f"The auROC of each class is the mean of {seeds} seeds, each with other splits "
+            f"({_SLOW}: one seed). The worst is that of all classes and seeds.",
             "",
             "| | " + " | ".join(classes) + " | mean | worst | accuracy | false alarms at 0.05 "
             "| found | training, s | images scored a second |",

@@ -7,7 +7,13 @@ import keras
 from keras import layers
 
 from models.errors import UserError
-from models.layers import CapsuleLength, CapsuleMask, ClassCapsules, PrimaryCapsules
+from models.layers import (
+    CapsuleLength,
+    CapsuleMask,
+    ClassCapsules,
+    PrimaryCapsules,
+    standardisation,
+)
 
 _MOST_CAPSULES = 20_000  # images of 64x64 pixels make 18,432
 
@@ -181,9 +187,7 @@ def _convolved(
 ) -> keras.KerasTensor:
     """Applies the first convolution, before which `standardise` standardises the images."""
     if standardise:
-        images = layers.LayerNormalization(
-            axis=(1, 2, 3), epsilon=1e-4, center=False, scale=False, name="standardisation"
-        )(images)
+        images = standardisation()(images)
     return layers.Conv2D(
         filters, kernel_size, activation="relu", dtype=precision, name="convolution"
     )(images)

@@ -4,9 +4,15 @@ import keras
 from keras import layers
 
 from models.errors import UserError
+from models.layers import standardisation
 
 
-def cnn(input_shape: tuple[int, int, int], num_classes: int, architecture: str) -> keras.Model:
+def cnn(
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    architecture: str,
+    standardise: bool = False,
+) -> keras.Model:
     """Builds a classifier of images.
 
     Args:
@@ -16,6 +22,7 @@ def cnn(input_shape: tuple[int, int, int], num_classes: int, architecture: str) 
             max-pooling and 128 dense units. `modern` has three stages with 32, 64 and 128 channels,
             each of two batch-normalised 3x3 convolutions. Its features are the global average of
             the last stage.
+        standardise: whether to give each image mean 0 and variance 1 first.
 
     Returns:
         Model from float images (B, H, W, K) in [0, 1] to `features` (B, 128), which are not
@@ -29,13 +36,13 @@ def cnn(input_shape: tuple[int, int, int], num_classes: int, architecture: str) 
     """
     check_image_size(input_shape[:2])
     images = keras.Input(input_shape, name="images")
+    hidden = standardisation()(images) if standardise else images
     if architecture == "paper":
-        hidden = layers.Conv2D(32, 3, activation="relu")(images)
+        hidden = layers.Conv2D(32, 3, activation="relu")(hidden)
         hidden = layers.Conv2D(64, 3, activation="relu")(hidden)
         hidden = layers.Flatten()(layers.MaxPooling2D()(hidden))
         features = layers.Dense(128, activation="relu")(hidden)
     elif architecture == "modern":
-        hidden = images
         for stage, filters in enumerate((32, 64, 128)):
             for strides in (1 if stage == 0 else 2, 1):
                 hidden = layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)(hidden)

@@ -4,7 +4,12 @@ import keras
 from keras import layers
 
 from models.errors import UserError
-from models.layers import CapsuleMask, ClassEmCapsules, ConvolutionalEmCapsules
+from models.layers import (
+    CapsuleMask,
+    ClassEmCapsules,
+    ConvolutionalEmCapsules,
+    standardisation,
+)
 
 
 def matrix_capsnet(
@@ -15,6 +20,7 @@ def matrix_capsnet(
     capsule_types: tuple[int, int],
     routing_iterations: int,
     decoder_units: tuple[int, ...],
+    standardise: bool = False,
 ) -> tuple[keras.Model, keras.Model]:
     """Builds a network of matrix capsules with a decoder.
 
@@ -30,6 +36,7 @@ def matrix_capsnet(
             strides 2 and 1).
         routing_iterations: number of iterations of EM routing in each layer.
         decoder_units: number of units in each hidden layer of the decoder.
+        standardise: whether to give each image mean 0 and variance 1 first.
 
     Returns:
         Two models with the same weights, one for training and one for scoring. The first takes
@@ -46,7 +53,12 @@ def matrix_capsnet(
     check_image_size(input_shape[:2])
     images = keras.Input(input_shape, name="images")
     poses, activations = _class_capsules(
-        images, num_classes, filters, primary_types, capsule_types, routing_iterations
+        standardisation()(images) if standardise else images,
+        num_classes,
+        filters,
+        primary_types,
+        capsule_types,
+        routing_iterations,
     )
     encoder = keras.Model(images, [poses, activations], name="encoder")
     decoder = _decoder(num_classes * 16, decoder_units, input_shape)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
+from models.augmentation import Augmentation, centre_crops
 from models.device import has_accelerator
 from models.errors import UserError
 from models.files import whole_folder
@@ -67,41 +67,6 @@ def learning_rates(
     raise UserError(f"schedule must be auto, linear or one_cycle, not '{schedule}'.", "schedule")
 
 
-def random_crops(
-    images: np.ndarray, crop_size: tuple[int, int], shift: int, generator: np.random.Generator
-) -> np.ndarray:
-    """Adds a black border to each image and cuts out a random part of size `crop_size`.
-
-    If `crop_size` is the size of the images, this shifts them by up to `shift` pixels.
-
-    Args:
-        images: array, shape (B, H, W, K).
-        crop_size: height and width of the part.
-        shift: width of the border on each side, in pixels.
-        generator: generator of the random positions.
-
-    Returns:
-        Array of the same dtype, shape (B, *crop_size, K).
-    """
-    height, width = crop_size
-    if shift:
-        images = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
-    # B, H - height + 1, W - width + 1, K, height, width
-    windows = sliding_window_view(sliding_window_view(images, height, axis=1), width, axis=2)
-    rows = generator.integers(windows.shape[1], size=len(images))
-    columns = generator.integers(windows.shape[2], size=len(images))
-    # B, K, height, width
-    crops = windows[np.arange(len(images)), rows, columns]
-    return np.moveaxis(crops, 1, -1)
-
-
-def centre_crops(images: np.ndarray, crop_size: tuple[int, int]) -> np.ndarray:
-    """Cuts the central part of size `crop_size` out of images of shape (B, H, W, K)."""
-    height, width = crop_size
-    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
-    return images[:, top : top + height, left : left + width]
-
-
 class Batches(keras.utils.PyDataset):
     """Batches of images in an order that depends only on the seed and the epoch.
 
@@ -116,7 +81,7 @@ class Batches(keras.utils.PyDataset):
             to the pair `(x, y)` that Keras takes.
         seed: seed of the order and the crops. `None`, for validation, keeps the order of the images
             and cuts out their centres.
-        shift: largest random shift of an image, in pixels.
+        augmentation: random changes of the images, if there is a seed.
         first_epoch: number of epochs that were done before, if training is resumed.
         replicas: number of equal parts that each batch must have. `batch_size` is rounded up to a
             multiple of it, and fewer than `replicas` images may come twice in an epoch.
@@ -130,7 +95,7 @@ class Batches(keras.utils.PyDataset):
         crop_size: tuple[int, int],
         to_batch: Callable,
         seed: int | None = None,
-        shift: int = 0,
+        augmentation: Augmentation | None = None,
         first_epoch: int = 0,
         replicas: int = 1,
     ):
@@ -141,7 +106,7 @@ class Batches(keras.utils.PyDataset):
         self.crop_size = crop_size
         self.to_batch = to_batch
         self.seed = seed
-        self.shift = shift
+        self.augmentation = augmentation or Augmentation()
         self.epoch = first_epoch
         self.replicas = replicas
         self._start_epoch()
@@ -163,7 +128,7 @@ class Batches(keras.utils.PyDataset):
             images = centre_crops(images, self.crop_size)
         else:
             generator = np.random.default_rng([self.seed, self.epoch, index])
-            images = random_crops(images, self.crop_size, self.shift, generator)
+            images = self.augmentation(images, self.crop_size, generator)
         return images.astype("float32") / 255.0
 
     def on_epoch_end(self) -> None:
@@ -215,8 +180,12 @@ class Backup(keras.callbacks.Callback):
     written leaves the previous state whole, because each state is written under a temporary name
     and then renamed. The history continues after a kill.
 
+    It also stops early, which needs the state, too, to be the same after a kill.
+
     Args:
         folder: folder of the state, which is created when it is needed. `None` keeps no state.
+        patience: number of epochs without a lower validation loss after which training stops. The
+            weights with the lowest one are taken in the end. `None` trains all epochs.
 
     Raises:
         UserError: if the loss becomes NaN or infinite. The last good weights are kept.
@@ -224,10 +193,12 @@ class Backup(keras.callbacks.Callback):
 
     _STATE = "state.npz"  # not HDF5, which crashes the process when the disk is full
 
-    def __init__(self, folder: str | None):
+    def __init__(self, folder: str | None, patience: int | None = None):
         super().__init__()
         self.folder = Path(folder) if folder else None
+        self.patience = patience
         self.history: dict[str, list[float]] = {}
+        self._best: list[np.ndarray] | None = None
         self.seconds = 0.0  # duration of training, including the time before a kill
 
     def restore(self, model: keras.Model) -> int:
@@ -242,6 +213,10 @@ class Backup(keras.callbacks.Callback):
                 variable.assign(values[name])
         kept = json.loads((folder / "history.json").read_text())
         self.history, self.seconds = kept["history"], kept["seconds"]
+        if self.patience is not None:
+            _, best = states[0]  # It is kept beside the newest one, unless they are the same.
+            with np.load(best / self._STATE) as values:
+                self._best = [values[name] for name in values.files[: len(model.variables)]]
         return epoch
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -258,6 +233,7 @@ class Backup(keras.callbacks.Callback):
         self.seconds += time.monotonic() - self._started
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(float(value))
+        best = self._look_for_the_best()
         if self.folder is None:
             return
         values = (keras.ops.convert_to_numpy(variable) for variable in _variables(self.model))
@@ -268,8 +244,34 @@ class Backup(keras.callbacks.Callback):
         with whole_folder(self.folder / f"epoch-{epoch + 1:05d}") as folder:
             (folder / self._STATE).write_bytes(state.getbuffer())
             (folder / "history.json").write_text(json.dumps(kept))
-        for _, folder in previous:
-            shutil.rmtree(folder)
+        for number, folder in previous:
+            if number != best:
+                shutil.rmtree(folder)
+
+    def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
+        """Takes the best weights, if training may stop early."""
+        if self._best is not None:
+            for variable, value in zip(self.model.variables, self._best, strict=True):
+                variable.assign(value)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether training stopped early, or would go on for nothing."""
+        losses = self.history.get("val_loss", [])
+        if self.patience is None or not losses:
+            return False
+        return len(losses) - 1 - int(np.argmin(losses)) >= self.patience
+
+    def _look_for_the_best(self) -> int | None:
+        """Keeps the weights of this epoch if it is the best; returns the number of the best."""
+        losses = self.history.get("val_loss", [])
+        if self.patience is None or not losses:
+            return None
+        if int(np.argmin(losses)) == len(losses) - 1:
+            self._best = [keras.ops.convert_to_numpy(value) for value in self.model.variables]
+        if self.is_done:
+            self.model.stop_training = True
+        return int(np.argmin(losses)) + 1
 
     def _check(self, where: str, logs: Mapping[str, float] | None) -> None:
         losses = [value for name, value in (logs or {}).items() if name.endswith("loss")]

@@ -6,6 +6,7 @@ import keras
 from keras import layers, ops
 
 from models.cnn import check_image_size
+from models.layers import standardisation
 from models.layers.shapes import Shape
 
 
@@ -52,7 +53,9 @@ class GaussianSample(keras.layers.Layer):
         return {**super().get_config(), "seed": self.seed}
 
 
-def vae(input_shape: tuple[int, int, int], latent_dim: int, seed: int) -> keras.Model:
+def vae(
+    input_shape: tuple[int, int, int], latent_dim: int, seed: int, standardise: bool = False
+) -> keras.Model:
     """Builds the variational autoencoder.
 
     The encoder has 3x3 convolutions with 32 and 64 channels, max-pooling and 128 dense units. The
@@ -62,6 +65,7 @@ def vae(input_shape: tuple[int, int, int], latent_dim: int, seed: int) -> keras.
         input_shape: height, width and channels (H, W, K) of the images.
         latent_dim: dimension Z of the latent Gaussian.
         seed: seed of the noise in training.
+        standardise: whether the encoder gives each image mean 0 and variance 1 first.
 
     Returns:
         Model from float images (B, H, W, K) in [0, 1] to `reconstruction` (B, H, W, K) in [0, 1],
@@ -77,7 +81,8 @@ def vae(input_shape: tuple[int, int, int], latent_dim: int, seed: int) -> keras.
     check_image_size(input_shape[:2])
     height, width, channels = input_shape
     images = keras.Input(input_shape, name="images")
-    hidden = layers.Conv2D(32, 3, activation="relu")(images)
+    hidden = standardisation()(images) if standardise else images
+    hidden = layers.Conv2D(32, 3, activation="relu")(hidden)
     hidden = layers.MaxPooling2D()(layers.Conv2D(64, 3, activation="relu")(hidden))
     pooled = hidden.shape[1:]
     hidden = layers.Dense(128, activation="relu")(layers.Flatten()(hidden))

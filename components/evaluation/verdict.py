@@ -1,8 +1,29 @@
 """The gates that a model must pass, and their outcomes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from models.scores import ANOMALY_SCORE
+
+_GAP = 0.2
+
+
+def overfitting(history: Mapping[str, Sequence[float]]) -> list[str]:
+    """A sentence if the accuracy on `eval` stays far below that on the training images.
+
+    Args:
+        history: measure -> one value for each epoch, as Keras records it.
+    """
+    name = next((name for name in history if name.endswith("accuracy")), "")
+    if f"val_{name}" not in history:
+        return []
+    trained, watched = history[name][-1], history[f"val_{name}"][-1]
+    if trained - watched <= _GAP:
+        return []
+    return [
+        f"The network learned its training images by heart: its accuracy is {trained:.2f} on them, "
+        f"but {watched:.2f} on normal images that it was not trained on. More images may help, or "
+        "the settings flip, shift, brightness, weight_decay or patience."
+    ]
 
 
 def gates(gate: Mapping[str, float], auroc: float, blessed: bool) -> list[tuple[str, str]]:

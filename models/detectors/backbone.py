@@ -78,6 +78,10 @@ class BackboneDetector(Detector):
         """Adds changed copies to images (N, H, W, K) and labels (N,); the originals come first."""
         return images, labels
 
+    def augmented(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Adds copies with random changes to training images and labels, behind all others."""
+        return images, labels
+
     def head(self, features: Tensors, data: FeatureData) -> Tensors:
         """Trains on features, and returns the raw scores and other outputs.
 
@@ -101,7 +105,7 @@ class BackboneDetector(Detector):
 
         shape = image_shape(images)
         network = self._network(shape)
-        trained, trained_labels = self.copies(images, labels)
+        trained, trained_labels = self.augmented(*self.copies(images, labels))
         found = self._features(network, trained)
         watched = None
         if validation is not None and len(validation[0]):

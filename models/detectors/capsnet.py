@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # Settings of the network that sees pixels.
 _ON_PIXELS = (
-    *("precision", "shift", "crop_size", "standardise", "filters", "kernel_size"),
+    *("precision", "crop_size", "standardise", "filters", "kernel_size"),
     *("primary_kernel_size", "primary_strides"),
 )
 _ON_FEATURES = ("weights", "bank_size")
@@ -80,18 +80,10 @@ class CapsNetDetector(NetworkDetector, BackboneDetector):
     reconstruction_weight: float = setting(
         0.0005, "Weight of the sum of squared reconstruction errors. The margin loss has weight 1."
     )
-    shift: int = setting(
-        0, "Largest random shift of training images, in pixels (Sabour et al.: 2 for MNIST)."
-    )
-    crop_size: tuple[int, int] | None = setting(
-        None,
-        "Height and width of the part of each image that the network sees: a random part in "
-        "training, the centre in scoring. `None` means the whole image.",
-    )
-    standardise: bool = setting(
-        False,
-        "Whether to give each image mean 0 and variance 1 before the first convolution. Without "
-        "it, training may fail on images with a light background.",
+    augmented_copies: int = setting(
+        2,
+        "On a backbone, number of copies of each training image with a random shift, flip and "
+        "brightness, if these are set.",
     )
     filters: int = setting(256, "Number of channels of the first convolution.")
     kernel_size: int = setting(9, "Kernel size of the first convolution.")
@@ -129,7 +121,7 @@ class CapsNetDetector(NetworkDetector, BackboneDetector):
             return
 
         check_image_size(
-            self.crop_size or image_size,
+            self.seen_size(image_size),
             self.kernel_size,
             self.primary_kernel_size,
             self.primary_strides,
@@ -150,6 +142,16 @@ class CapsNetDetector(NetworkDetector, BackboneDetector):
         turned = [np.rot90(images, turn, axes=(1, 2)) for turn in turns]
         return np.concatenate(turned), np.repeat(np.arange(len(turns)), len(images))
 
+    def augmented(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Adds shifted, mirrored and brightened copies, because features are computed only once."""
+        from models.augmentation import Augmentation
+
+        if self.augmentation == Augmentation():
+            return images, labels
+        generator, size = np.random.default_rng(self.seed), image_shape(images)[:2]
+        changed = [self.augmentation(images, size, generator) for _ in range(self.augmented_copies)]
+        return np.concatenate([images, *changed]), np.tile(labels, 1 + len(changed))
+
     def train(
         self,
         images: np.ndarray,
@@ -158,21 +160,17 @@ class CapsNetDetector(NetworkDetector, BackboneDetector):
         callbacks: tuple[keras.callbacks.Callback, ...],
     ) -> keras.Model:
         """Minimises the margin loss and the reconstruction error with Adam."""
-        from models.training import centre_crops
-
         self._classes = np.unique(labels)
         if self.backbone:
             return self.train_on_features(images, labels, validation, callbacks)
         image_size = image_shape(images)[:2]
-        height, width = self.crop_size or image_size
-        crop_size = (height, width)
         trained, turns = self.copies(images, labels)
         num_classes = int(turns.max()) + 1
         if self.precision not in ("float32", "mixed_bfloat16"):
             raise UserError(
                 f"precision must be float32 or mixed_bfloat16, not '{self.precision}'.", "precision"
             )
-        input_shape = (height, width, images.shape[-1])
+        input_shape = self.seen_shape(images)
         network = self.network(input_shape, num_classes, self.precision)
 
         def to_batch(images, labels):
@@ -189,15 +187,13 @@ class CapsNetDetector(NetworkDetector, BackboneDetector):
             turns,
             validation and self.copies(*validation),
             callbacks,
-            crop_size=crop_size,
-            shift=self.shift,
             **self._losses(),
         )
         scoring = self.network(input_shape, num_classes)
         scoring.set_weights(network.get_weights())
 
         chosen = stratified(labels, _POSES, np.random.default_rng(self.seed))
-        known = centre_crops(images[chosen], crop_size), labels[chosen]
+        known = self.seen(images[chosen]), labels[chosen]
         usual = images[chosen] if validation is None else validation[0]
         return capsnet_scorer(scoring, image_size, known, usual)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from models.detectors.base import image_shape, setting
+from models.detectors.base import setting
 from models.detectors.cnn_softmax import CnnDetector
 from models.inference import outputs_on
 
@@ -54,16 +54,18 @@ class CnnOcsvmDetector(CnnDetector):
         """Trains the classifier, and then the SVM on its features."""
         import keras
 
-        from models.layers import ImagePreprocessing, RbfOneClass
+        from models.layers import RbfOneClass
 
         network = self.train_cnn(images, labels, validation, callbacks)
-        features = outputs_on(keras.Model(network.input, network.output["features"]), images)
+        features = outputs_on(
+            keras.Model(network.input, network.output["features"]), self.seen(images)
+        )
         features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
         machine = fit_machine(
             features, labels, self.nu, self.exact_limit, self.landmarks, self.seed
         )
-        inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
-        outputs = network(ImagePreprocessing(image_shape(images)[:2], name="preprocessing")(inputs))
+        inputs, scaled = self.scorer_input(images)
+        outputs = network(scaled)
         layer = RbfOneClass(len(machine["centre"]), machine.pop("gamma"), name="svm")
         svm = layer(outputs["features"])
         layer.set_machine(**machine)

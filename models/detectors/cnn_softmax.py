@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from models.detectors.base import image_shape, setting
+from models.detectors.base import setting
 from models.detectors.network import NetworkDetector
 from models.inference import outputs_on
 from models.sampling import stratified
@@ -25,13 +25,12 @@ class CnnDetector(NetworkDetector):
         "Either paper (the network of arXiv 1907.06312) or modern (with batch normalisation and a "
         "global average).",
     )
-    shift: int = setting(0, "Largest random shift of training images, in pixels.")
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:
         """Raises a UserError if images of (height, width) are too small."""
         from models.cnn import check_image_size
 
-        check_image_size(image_size)
+        check_image_size(self.seen_size(image_size))
 
     def train_cnn(
         self,
@@ -45,7 +44,9 @@ class CnnDetector(NetworkDetector):
 
         from models.cnn import cnn
 
-        network = cnn(image_shape(images), int(labels.max()) + 1, self.architecture)
+        network = cnn(
+            self.seen_shape(images), int(labels.max()) + 1, self.architecture, self.standardise
+        )
         self.fit_network(
             keras.Model(network.input, network.output["logits"]),
             lambda images, labels: (images, labels),
@@ -53,7 +54,6 @@ class CnnDetector(NetworkDetector):
             labels,
             validation,
             callbacks,
-            shift=self.shift,
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         )
@@ -94,17 +94,17 @@ class CnnSoftmaxDetector(CnnDetector):
         import keras
 
         from models import scores
-        from models.layers import ImagePreprocessing, NearestNeighbours
+        from models.layers import NearestNeighbours
 
         network = self.train_cnn(images, labels, validation, callbacks)
         generator = np.random.default_rng(self.seed)
         chosen = stratified(labels, self.bank_size, generator)
         features = keras.Model(network.input, network.output["features"])
-        bank = outputs_on(features, images[chosen])
+        bank = outputs_on(features, self.seen(images[chosen]))
         nearest = NearestNeighbours(len(bank), min(self.neighbours, len(bank)), name="neighbours")
 
-        inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
-        outputs = network(ImagePreprocessing(image_shape(images)[:2], name="preprocessing")(inputs))
+        inputs, scaled = self.scorer_input(images)
+        outputs = network(scaled)
         logits = outputs["logits"]
         knn, nearest_image = nearest(outputs["features"])
         nearest.remember(bank, self.places[chosen])

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from models.detectors.base import Detector, image_shape, setting
+from models.detectors.base import setting
+from models.detectors.pixels import PixelDetector
 from models.errors import UserError
+from models.inference import outputs_on
 
 if TYPE_CHECKING:
     import keras
 
 
 @dataclass(kw_only=True)
-class DbnDetector(Detector):
+class DbnDetector(PixelDetector):
     """Scores images by the error of a deterministic reconstruction (`re`).
 
     The reconstruction goes up through all layers and down again. The layers are restricted
@@ -53,16 +55,22 @@ class DbnDetector(Detector):
         import keras
 
         from models import scores
-        from models.layers import ClassCentres, ImagePreprocessing
+        from models.layers import ClassCentres, standardisation
 
-        shape = image_shape(images)
-        machines, features = self._pretrain(images.reshape(len(images), -1))
+        shape = self.seen_shape(images)
+        pixels = keras.Input(shape)
+        visible = pixels
+        if self.standardise:  # The units of the lowest layer need values in [0, 1].
+            visible = keras.ops.sigmoid(standardisation()(pixels))
+        prepare = keras.Model(pixels, visible, name="visible")
+        prepared = outputs_on(prepare, self.seen(images))
+        machines, features = self._pretrain(prepared.reshape(len(images), -1))
         centres = ClassCentres(int(labels.max()) + 1, name="centres")
         centres.build((None, features.shape[1]))
         centres.place(features, labels)
 
-        inputs = keras.Input((None, None, shape[-1]), dtype="uint8", name="images")
-        scaled = ImagePreprocessing(shape[:2], name="preprocessing")(inputs)
+        inputs, scaled = self.scorer_input(images)
+        scaled = prepare(scaled)
         hidden = keras.layers.Flatten()(scaled)
         for machine in machines:
             hidden = _dense(hidden, machine.components_.T, machine.intercept_hidden_)
@@ -80,12 +88,11 @@ class DbnDetector(Detector):
             name=self.name,
         )
 
-    def _pretrain(self, pixels: np.ndarray) -> tuple[list[Any], np.ndarray]:
+    def _pretrain(self, visible: np.ndarray) -> tuple[list[Any], np.ndarray]:
         from sklearn.neural_network import BernoulliRBM
 
         generator = np.random.default_rng(self.seed)
         machines = []
-        visible = pixels.astype("float32") / 255
         for index, units in enumerate(self.units):
             machine = BernoulliRBM(
                 units,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from models.detectors.base import image_shape, setting
+from models.detectors.base import setting
 from models.detectors.network import NetworkDetector
 from models.inference import outputs_on
 
@@ -35,7 +35,7 @@ class DeepSvddDetector(NetworkDetector):
     least_classes: ClassVar[int] = 1
 
     feature_dim: int = setting(32, "Dimension of the features.")
-    weight_decay: float = setting(
+    weight_decay: float | None = setting(
         1e-4,
         "Decoupled weight decay of Adam. Ruff et al. penalise 1e-6 times the squared norm of the "
         "weights.",
@@ -45,7 +45,7 @@ class DeepSvddDetector(NetworkDetector):
         """Raises a UserError if images of (height, width) are too small."""
         from models.cnn import check_image_size
 
-        check_image_size(image_size)
+        check_image_size(self.seen_size(image_size))
 
     def train(
         self,
@@ -58,16 +58,16 @@ class DeepSvddDetector(NetworkDetector):
         import keras
         from keras import ops
 
-        from models.layers import ClassCentres, ImagePreprocessing
+        from models.layers import ClassCentres
         from models.losses import Value
 
         num_classes = int(labels.max()) + 1
-        network = svdd_network(image_shape(images), self.feature_dim)
-        features = outputs_on(network, images)
+        network = svdd_network(self.seen_shape(images), self.feature_dim, self.standardise)
+        features = outputs_on(network, self.seen(images))
         # Moves the centres away from 0, which the network could reach with weights that are all 0.
         features += np.where(features < 0, -0.1, 0.1)
         centres = ClassCentres(num_classes, name="centres")
-        pixels = keras.Input(images.shape[1:], name="images")
+        pixels = keras.Input(self.seen_shape(images), name="images")
         target = keras.Input((num_classes,), name="target")
         distances = centres(network(pixels))
         centres.place(features, labels)
@@ -83,11 +83,9 @@ class DeepSvddDetector(NetworkDetector):
             labels,
             validation,
             callbacks,
-            weight_decay=self.weight_decay,
             loss=Value(),
         )
-        inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
-        scaled = ImagePreprocessing(image_shape(images)[:2], name="preprocessing")(inputs)
+        inputs, scaled = self.scorer_input(images)
         distances = centres(network(scaled))
         return keras.Model(
             inputs,
@@ -99,16 +97,22 @@ class DeepSvddDetector(NetworkDetector):
         )
 
 
-def svdd_network(input_shape: tuple[int, int, int], feature_dim: int) -> keras.Model:
+def svdd_network(
+    input_shape: tuple[int, int, int], feature_dim: int, standardise: bool = False
+) -> keras.Model:
     """Builds the network that computes features (B, feature_dim).
 
     It has two stages of 5x5 convolution, normalisation without offset, leaky ReLU and max-pooling,
-    and a dense layer without bias.
+    and a dense layer without bias. `standardise` gives each image mean 0 and variance 1 first.
     """
     import keras
     from keras import layers
 
+    from models.layers import standardisation
+
     network = keras.Sequential([keras.Input(input_shape)], name="features")
+    if standardise:
+        network.add(standardisation())
     for filters in (32, 64):
         network.add(layers.Conv2D(filters, 5, padding="same", use_bias=False))
         network.add(layers.BatchNormalization(momentum=0.9, center=False, scale=False))

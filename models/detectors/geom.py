@@ -50,10 +50,11 @@ class GeomDetector(NetworkDetector):
         """Raises a UserError if images of (height, width) are too small or not square."""
         from models.cnn import check_image_size
 
-        check_image_size(image_size)
-        if image_size[0] != image_size[1]:
+        size = self.seen_size(image_size)
+        check_image_size(size)
+        if size[0] != size[1]:
             raise UserError(
-                f"Images of {image_size[0]}x{image_size[1]} pixels are not square, which rotations "
+                f"Images of {size[0]}x{size[1]} pixels are not square, which rotations "
                 "need: take square images.",
                 "image_size",
             )
@@ -70,12 +71,17 @@ class GeomDetector(NetworkDetector):
         from keras import ops
 
         from models.cnn import cnn
-        from models.layers import GeometricTransformations, ImagePreprocessing
+        from models.layers import GeometricTransformations
 
         self.check_image_size(image_shape(images)[:2])
         num_classes = int(labels.max()) + 1
         transformations = GeometricTransformations(self.shifts, name="transformations")
-        network = cnn(image_shape(images), num_classes * transformations.count, self.architecture)
+        network = cnn(
+            self.seen_shape(images),
+            num_classes * transformations.count,
+            self.architecture,
+            self.standardise,
+        )
 
         def to_batch(images, labels):
             # The seed depends only on the batch, so each run draws the same transformations for it.
@@ -99,8 +105,7 @@ class GeomDetector(NetworkDetector):
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         )
-        inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
-        scaled = ImagePreprocessing(image_shape(images)[:2], name="preprocessing")(inputs)
+        inputs, scaled = self.scorer_input(images)
         # T * B, C * T
         logits = network(transformations(scaled))["logits"]
         mean = transformations.mean_log_probability(logits, num_classes)

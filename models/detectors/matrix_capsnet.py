@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from models.detectors.base import image_shape, setting
+from models.detectors.base import setting
 from models.detectors.network import NetworkDetector
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ class MatrixCapsNetDetector(NetworkDetector):
     reconstruction_weight: float = setting(
         0.0005, "Weight of the sum of squared reconstruction errors. The spread loss has weight 1."
     )
-    shift: int = setting(0, "Largest random shift of training images, in pixels.")
     filters: int = setting(32, "Number of channels of the first convolution.")
     primary_types: int = setting(8, "Number of types of primary capsules.")
     capsule_types: tuple[int, int] = setting(
@@ -49,7 +48,7 @@ class MatrixCapsNetDetector(NetworkDetector):
         """Raises a UserError if images of (height, width) are too small."""
         from models.matrix_capsnet import check_image_size
 
-        check_image_size(image_size)
+        check_image_size(self.seen_size(image_size))
 
     def train(
         self,
@@ -62,19 +61,19 @@ class MatrixCapsNetDetector(NetworkDetector):
         import keras
 
         from models import scores
-        from models.layers import ImagePreprocessing
         from models.losses import SpreadLoss, SumOfSquares
         from models.matrix_capsnet import matrix_capsnet
 
         num_classes = int(labels.max()) + 1
         training, scoring = matrix_capsnet(
-            image_shape(images),
+            self.seen_shape(images),
             num_classes,
             self.filters,
             self.primary_types,
             self.capsule_types,
             self.routing_iterations,
             tuple(self.decoder_units),
+            self.standardise,
         )
 
         def to_batch(images, labels):
@@ -91,13 +90,11 @@ class MatrixCapsNetDetector(NetworkDetector):
             labels,
             validation,
             callbacks,
-            shift=self.shift,
             loss={"activations": SpreadLoss(), "reconstruction": SumOfSquares()},
             loss_weights={"activations": 1.0, "reconstruction": self.reconstruction_weight},
             metrics={"activations": [keras.metrics.CategoricalAccuracy(name="accuracy")]},
         )
-        inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
-        scaled = ImagePreprocessing(image_shape(images)[:2], name="preprocessing")(inputs)
+        inputs, scaled = self.scorer_input(images)
         outputs = scoring(scaled)
         activations = outputs["activations"] + 1e-12  # because all activations may be 0
         return keras.Model(

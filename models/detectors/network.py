@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from models.detectors.base import Detector, image_shape, setting
+from models.detectors.base import setting
+from models.detectors.pixels import PixelDetector
+from models.errors import UserError
 
 if TYPE_CHECKING:
     import keras
 
+    from models.augmentation import Augmentation
     from models.features import Features
 
 
 @dataclass(kw_only=True)
-class NetworkDetector(Detector):
-    """Adds settings for epochs, batches and the learning rate, and a method for training."""
+class NetworkDetector(PixelDetector):
+    """Adds settings for epochs, batches, augmentation and Adam, and a method for training."""
 
     default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.001}
 
@@ -33,6 +36,41 @@ class NetworkDetector(Detector):
         "Schedule of the learning rate: linear (falls to zero), one_cycle (rises, then falls), or "
         "auto (one_cycle below 20 epochs, else linear).",
     )
+    weight_decay: float | None = setting(None, "Decoupled weight decay of Adam.")
+    patience: int | None = setting(
+        None,
+        "Number of epochs without a lower loss on `eval` after which training stops. The best "
+        "weights are taken. `None` trains all epochs.",
+    )
+    shift: int = setting(
+        0, "Largest random shift of training images, in pixels (Sabour et al.: 2 for MNIST)."
+    )
+    flip: bool = setting(
+        False,
+        "Whether half of the training images are mirrored, left to right: only for images that are "
+        "as normal mirrored.",
+    )
+    brightness: float = setting(
+        0.0,
+        "Largest random change of the brightness of training images, as a share of white, below 1.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, holds, wanted in (
+            ("shift", self.shift >= 0, "0 or more"),
+            ("brightness", 0 <= self.brightness < 1, "from 0 to less than 1"),
+            ("patience", self.patience is None or self.patience >= 1, "1 or more"),
+        ):
+            if not holds:
+                raise UserError(f"{name} must be {wanted}, not {getattr(self, name)}.", name)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """Random changes of training images."""
+        from models.augmentation import Augmentation
+
+        return Augmentation(self.shift, self.flip, self.brightness)
 
     def fit_network(
         self,
@@ -44,9 +82,6 @@ class NetworkDetector(Detector):
         callbacks: tuple[keras.callbacks.Callback, ...],
         *,
         kinds: tuple[str, ...] = (),
-        crop_size: tuple[int, int] | None = None,
-        shift: int = 0,
-        weight_decay: float | None = None,
         **compiled: Any,
     ) -> None:
         """Compiles the model with Adam and trains it.
@@ -62,10 +97,6 @@ class NetworkDetector(Detector):
             validation: images or features, and labels, of the same kind.
             callbacks: Keras callbacks for training.
             kinds: kinds of features that are read; `to_batch` takes a dict of them.
-            crop_size: height and width of the part of each image that the network sees. `None`
-                means the whole image.
-            shift: largest random shift of an image, in pixels.
-            weight_decay: decoupled weight decay of Adam.
             **compiled: losses and metrics, which are passed to `compile`.
 
         Raises:
@@ -75,22 +106,28 @@ class NetworkDetector(Detector):
 
         replicas = count_replicas(model)
         make = (
-            functools.partial(Batches, crop_size=crop_size or image_shape(images)[:2])
+            functools.partial(Batches, crop_size=self.seen_shape(images)[:2])
             if isinstance(images, np.ndarray)
             else functools.partial(FeatureBatches, kinds=kinds)
         )
         batches = functools.partial(
             make, batch_size=self.batch_size, to_batch=to_batch, replicas=replicas
         )
-        optimizer = self._optimizer(len(batches(images, labels)), weight_decay)
+        optimizer = self._optimizer(len(batches(images, labels)))
         model.compile(optimizer, jit_compile=use_xla(replicas), **compiled)
-        backup = Backup(self.backup_dir)
+        backup = Backup(self.backup_dir, self.patience if validation else None)
         first_epoch = backup.restore(model)
         self.seconds = backup.seconds
         model.fit(
-            batches(images, labels, seed=self.seed, shift=shift, first_epoch=first_epoch),
+            batches(
+                images,
+                labels,
+                seed=self.seed,
+                augmentation=self.augmentation,
+                first_epoch=first_epoch,
+            ),
             validation_data=validation and batches(*validation),
-            epochs=self.epochs,
+            epochs=first_epoch if backup.is_done else self.epochs,
             initial_epoch=first_epoch,
             callbacks=[*callbacks, backup],
             shuffle=False,
@@ -98,7 +135,7 @@ class NetworkDetector(Detector):
         )
         self.history = backup.history
 
-    def _optimizer(self, batches: int, weight_decay: float | None) -> keras.optimizers.Optimizer:
+    def _optimizer(self, batches: int) -> keras.optimizers.Optimizer:
         """Creates Adam with the schedule of the learning rate, for `batches` in each epoch."""
         import keras
 
@@ -111,5 +148,5 @@ class NetworkDetector(Detector):
         if rate is None:
             rate = self.default_rates.get(schedule, 0.001)
         return keras.optimizers.Adam(
-            learning_rates(schedule, rate, batches * self.epochs), weight_decay=weight_decay
+            learning_rates(schedule, rate, batches * self.epochs), weight_decay=self.weight_decay
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from models.detectors.base import image_shape, setting
+from models.detectors.base import setting
 from models.detectors.network import NetworkDetector
 from models.inference import outputs_on
 
@@ -40,7 +40,7 @@ class VaeDetector(NetworkDetector):
         """Raises a UserError if images of (height, width) are too small."""
         from models.cnn import check_image_size
 
-        check_image_size(image_size)
+        check_image_size(self.seen_size(image_size))
 
     def train(
         self,
@@ -53,11 +53,11 @@ class VaeDetector(NetworkDetector):
         import keras
 
         from models import scores
-        from models.layers import ClassCentres, ImagePreprocessing
+        from models.layers import ClassCentres
         from models.losses import PixelCrossentropy, Value
         from models.vae import vae
 
-        network = vae(image_shape(images), self.latent_dim, self.seed)
+        network = vae(self.seen_shape(images), self.latent_dim, self.seed, self.standardise)
 
         def to_batch(images, labels):
             nothing = np.zeros(len(images), "float32")  # because the divergence has no target
@@ -77,10 +77,11 @@ class VaeDetector(NetworkDetector):
         )
         centres = ClassCentres(int(labels.max()) + 1, name="centres")
         centres.build((None, self.latent_dim))
-        centres.place(outputs_on(keras.Model(network.input, outputs["mean"]), images), labels)
+        centres.place(
+            outputs_on(keras.Model(network.input, outputs["mean"]), self.seen(images)), labels
+        )
 
-        inputs = keras.Input((None, None, images.shape[-1]), dtype="uint8", name="images")
-        scaled = ImagePreprocessing(image_shape(images)[:2], name="preprocessing")(inputs)
+        inputs, scaled = self.scorer_input(images)
         outputs = network(scaled)
         reconstruction = outputs["reconstruction"]
         likelihood = PixelCrossentropy().call(scaled, reconstruction)

@@ -14,6 +14,7 @@ from models.layers.patch_distance import PatchDistance
 from models.layers.primary_capsules import PrimaryCapsules
 from models.layers.rbf_one_class import RbfOneClass
 from models.layers.squash import squash, vector_length
+from models.layers.standardisation import standardisation
 from models.layers.trim_batch import TrimBatch
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     "dynamic_routing",
     "em_routing",
     "squash",
+    "standardisation",
     "vector_length",
 ]

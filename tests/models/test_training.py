@@ -1,9 +1,11 @@
+import keras
 import numpy as np
 import pytest
 
 from models import detectors
+from models.augmentation import Augmentation, centre_crops, random_crops
 from models.errors import UserError
-from models.training import Batches, centre_crops, learning_rates, random_crops
+from models.training import Backup, Batches, learning_rates
 
 
 def identity(images, labels):
@@ -84,6 +86,77 @@ def test_crops_are_parts_of_the_image():
         row, column = divmod(corner, 8)
         np.testing.assert_array_equal(crop, images[0, row : row + 3, column : column + 5])
     np.testing.assert_array_equal(centre_crops(images, (4, 2)), images[:, 2:6, 3:5])
+
+
+def test_mirrored_and_brightened_images_and_nothing_else():
+    generator = np.random.default_rng(0)
+    images = generator.integers(50, 200, (300, 5, 6, 3), dtype="uint8")
+    flipped = Augmentation(flip=True)(images, (5, 6), np.random.default_rng(1))
+    mirrored = (flipped == images[:, :, ::-1]).all(axis=(1, 2, 3))
+    same = (flipped == images).all(axis=(1, 2, 3))
+    assert (mirrored ^ same).all()
+    assert 100 < mirrored.sum() < 200
+    bright = Augmentation(brightness=0.1)(images, (5, 6), np.random.default_rng(1))
+    change = bright.astype(int) - images
+    assert bright.dtype == np.uint8
+    assert (change == change[:, :1, :1, :1]).all()
+    assert 20 < np.abs(change).max() <= 26 and change.min() < -20
+    white = Augmentation(brightness=0.5)(np.full((9, 2, 2, 1), 250, "uint8"), (2, 2), generator)
+    assert white.max() == 255
+    np.testing.assert_array_equal(Augmentation()(images, (5, 6), generator), images)
+
+
+def test_training_stops_early_with_the_best_weights_also_after_a_kill(tmp_path):
+    """The validation loss is made up: the lowest is that of the second epoch."""
+    losses = [1.0, 0.5, 0.7, 0.6, 0.9, 0.1]
+
+    def train(folder, epochs):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        backup = Backup(folder, patience=2)
+        first = backup.restore(model)
+
+        class MadeUp(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                seen.append(epoch)
+                weights.append(model.get_weights()[0].item())
+                logs["val_loss"] = losses[epoch]
+
+        model.fit(
+            np.ones((8, 1)),
+            np.ones((8, 1)),
+            epochs=first if backup.is_done else epochs,
+            initial_epoch=first,
+            callbacks=[MadeUp(), backup],
+            verbose=0,
+        )
+        return model.get_weights()[0].item()
+
+    seen, weights = [], []
+    assert train(None, 6) == weights[1]
+    assert seen == [0, 1, 2, 3]
+    seen, weights = [], []
+    train(str(tmp_path), 3)  # killed after the third epoch
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-00002", "epoch-00003"]
+    best = weights[1]
+    assert train(str(tmp_path), 6) == best
+    assert seen == [0, 1, 2, 3]
+    assert train(str(tmp_path), 6) == best  # and after it had stopped
+    assert seen == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"brightness": 1.0}, "brightness must be from 0 to less than 1, not 1.0"),
+        ({"shift": -1}, "shift must be 0 or more, not -1"),
+        ({"patience": 0}, "patience must be 1 or more, not 0"),
+    ],
+)
+def test_senseless_settings_of_training(settings, message):
+    with pytest.raises(UserError, match=message):
+        detectors.get("vae", **settings)
 
 
 def test_learning_rates():

@@ -20,7 +20,7 @@ from components.data.folder import UNREADABLE, Table
 from components.data.splits import Split
 from components.evaluation.metrics import AUROC
 from components.evaluation.report import page
-from components.evaluation.verdict import gates
+from components.evaluation.verdict import gates, overfitting
 from components.serving.export import NEAREST_IMAGE
 from components.serving.heatmaps import ANOMALY_MAP, stretched
 from components.serving.runner import SavedModelClient
@@ -87,7 +87,12 @@ def Report(  # noqa: N802
         split_sizes=splits,
         history=training["history"],
         blessed=blessed,
-        data_notes=[*run["data"]["warnings"], *run["data"]["left_out"], *_undecoded(examples.uri)],
+        data_notes=[
+            *run["data"]["warnings"],
+            *run["data"]["left_out"],
+            *_undecoded(examples.uri),
+            *overfitting(training["history"]),
+        ],
         gates=gates(run["gate"], measured["overall"][ANOMALY_SCORE][AUROC], blessed),
         config=run["config"],
         versions={

@@ -182,6 +182,32 @@ def test_the_exported_model_gives_the_same_scores(trained, toys, tmp_path, size)
         assert np.abs(served[key] - value).max() <= tolerance * np.abs(value).max()
 
 
+@pytest.mark.parametrize("name", sorted(set(detectors.names()) - {"patch_knn"}))
+def test_crops_standardisation_and_augmentation_of_every_detector_that_sees_pixels(name, toys):
+    """It must learn from parts of images that are brighter than those it is tested on."""
+    images, labels = toys(300, 3, seed=0, size=24)
+    images[:, :, 18:] = images[:, :, :6]  # what a part shows depends little on where it is cut out
+    settings = {"crop_size": (20, 20), "standardise": True, "seed": 0}
+    settings |= {"epochs": 1}
+    if name != "dbn":
+        settings |= {"shift": 1, "flip": True, "brightness": 0.1, "patience": 1}
+        settings |= {"weight_decay": 1e-4}
+    detector = make(name, **settings)
+    scorer = detector.fit(images, labels, validation=(images[:30], labels[:30]))
+    outputs = arrays(scorer(images[:5]))
+    assert all(np.isfinite(values).all() for values in outputs.values())
+    # Only the centre is seen, ...
+    changed = images[:5].copy()
+    changed[:, 0], changed[:, -1], changed[:, :, 0], changed[:, :, -1] = 255, 255, 255, 255
+    for key, values in arrays(scorer(changed)).items():
+        np.testing.assert_allclose(values, outputs[key], rtol=1e-5, atol=1e-5)
+    # ... and contrast does not matter, except to what is compared with pixels.
+    faint = arrays(scorer(images[:5] // 2 + 60))["class_probabilities"]
+    np.testing.assert_allclose(faint, outputs["class_probabilities"], atol=0.05)
+    with pytest.raises(UserError, match="Parts of 20x20 pixels cannot be cut out of images of 9x9"):
+        detector.seen_size((9, 9))
+
+
 def test_one_image_scores_as_in_a_batch(trained, toys, size):
     _, scorer = trained
     images, _ = toys(20, 4, seed=2, size=size)
