@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 class PatchKnnDetector(BackboneDetector):
     """Scores images by their distances to normal images, as a whole and patch by patch.
 
-    `image` is the distance of the whole image to the nearest normal one. `patch_mean` is the mean
-    distance of all patches to the nearest stored patch, and `patch_top` that of the most unusual
-    5 %. `patches`, the default, takes both `image` and `patch_top` after each is brought to the
-    scale of normal images that were not stored: the first sees another surface, and the second,
-    which counts only where it is beyond them, a small defect.
+    `whole_image` is the distance of the whole image to the nearest normal one. `patch_mean` is the
+    mean distance of all patches to the nearest stored patch, and `patch_top` that of the most
+    unusual 5 %. `patches`, the default, takes `whole_image` and `patch_top` after each is brought
+    to the scale of normal images that were not stored: the first sees another surface, and the
+    second, which counts only where it is beyond them, a small defect.
 
     Reference:
         Roth et al. 2022, Towards total recall in industrial anomaly detection (PatchCore),
@@ -39,7 +39,7 @@ class PatchKnnDetector(BackboneDetector):
     name: ClassVar[str] = "patch_knn"
     title: ClassVar[str] = "Nearest normal images and patches of a frozen ImageNet network"
     reference: ClassVar[str] = "arXiv 2106.08265"
-    scores: ClassVar[tuple[str, ...]] = ("patches", "image", "patch_mean", "patch_top")
+    scores: ClassVar[tuple[str, ...]] = ("patches", "whole_image", "patch_mean", "patch_top")
     calibrated_score: ClassVar[str] = "patches"
     least_classes: ClassVar[int] = 1
     epochs: ClassVar[int] = 1  # Images are seen once, and nothing is trained.
@@ -70,7 +70,7 @@ class PatchKnnDetector(BackboneDetector):
         probabilities = ops.softmax(by_class, axis=-1) if several else ops.ones_like(by_class)
         return {
             "patches": -terms["image"] - beyond(terms["top"]),
-            "image": -image,
+            "whole_image": -image,
             "patch_mean": -ops.mean(nearest, axis=(1, 2)),
             "patch_top": -top,
             "class_probabilities": probabilities,

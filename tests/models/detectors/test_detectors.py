@@ -156,6 +156,8 @@ np.savez(sys.argv[1], **scores)
 
 
 def test_trains_under_jax(name, toys, fresh_python, tmp_path, size):
+    if name == "patch_knn":
+        pytest.skip("capsnet on a backbone computes the same and trains besides")
     images, labels = toys(120, 3, seed=0, size=size)
     np.savez(tmp_path / "toys.npz", images=images, labels=labels)
     one_epoch = {**toy_settings(name), **({"epochs": 1} if "epochs" in TOY[name] else {})}

@@ -41,8 +41,8 @@ def images(folder, counts, size=(8, 8)):
             "No anomaly class is given.*See --anomaly .CAPSAD_ANOMALY",
         ),
         (
-            ["run", "digits", "--anomaly", "0,1,2,3,4,5,6,7,8"],
-            "leaves only the normal class '9'.* needs at least 2.* vae, dbn",
+            ["run", "digits", "--anomaly", "0,1,2,3,4,5,6,7,8", "--detector", "cnn_softmax"],
+            "leaves only the normal class '9'.* needs at least 2.* capsnet, vae, dbn",
         ),
         (
             ["run", "digits", "--limit-per-class", "1"],
