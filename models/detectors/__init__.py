@@ -50,7 +50,6 @@ def get(name: str, **settings: Any) -> Detector:
     known = {field.name for field in dataclasses.fields(detector)}
     unknown = sorted(set(settings) - known)
     if unknown:
-        raise UserError(
-            f"Detector {name} has no setting '{unknown[0]}': there are {', '.join(sorted(known))}."
-        )
+        own = ", ".join(sorted(field.name for field in detector.settings()))
+        raise UserError(f"Detector {name} has no setting '{unknown[0]}': there are {own}.")
     return detector(**settings)

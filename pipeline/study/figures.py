@@ -85,7 +85,7 @@ def measure(results: Iterable[Result], detector: str, score: str) -> tuple[float
     """Computes the auROC of a method and its spread.
 
     For several seeds, these are mean and standard deviation. For one seed, the spread is half of
-    the 95 % confidence interval of DeLong. Both are NaN if there is no result.
+    the 95 % confidence interval. Both are NaN if there is no result.
     """
     runs = [
         result["scores"][score]
