@@ -247,7 +247,8 @@ def _warnings(made: Plan) -> Iterator[str]:
             f"has {train[largest]}. In training, images of rare classes are repeated, up to 1 in "
             f"{BALANCE} of the largest class."
         )
-    yield from _size_warnings(usual_size(made.source), made.image_size)
+    if made.config.data.source == "images":  # The other sizes are ours.
+        yield from _size_warnings(usual_size(made.source), made.image_size)
     tested = sum(counts["test"].values())
     if tested < _FEW_TESTED:
         yield f"There are only {tested} images to test on, so the results are very uncertain."
