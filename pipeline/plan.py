@@ -157,7 +157,8 @@ def choose(config: PipelineConfig, source: Source, classes: Classes) -> tuple[Pi
     Returns:
         The configuration without open choices, and a sentence on what was chosen and why.
     """
-    size = usual_size(source)
+    # All other data sets come with all of it.
+    size = usual_size(source) if config.data.source == "images" else None
     side = min(size or (0,))
     normal = len(classes.normal_names)
     reasons, chosen = [], []

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.coreset import coreset
-from models.detectors.base import Detector, image_shape, setting
+from models.detectors.base import Detector, image_shape
+from models.detectors.settings import setting
 from models.inference import in_batches
 from models.sampling import stratified
 

@@ -6,21 +6,17 @@ import abc
 import dataclasses
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from models.detectors.settings import check_settings, setting
 from models.errors import UserError
 from models.inference import in_batches
 from models.sampling import balance
 
 if TYPE_CHECKING:  # Keras is loaded only for training, so that listing detectors is fast
     import keras
-
-
-def setting(default: Any, description: str) -> Any:
-    """Makes a dataclass field with a default and the description that users read."""
-    return dataclasses.field(default=default, metadata={"description": description})
 
 
 def image_shape(images: np.ndarray) -> tuple[int, int, int]:
@@ -47,9 +43,14 @@ class Detector(abc.ABC):
     least_classes: ClassVar[int] = 2
     """The smallest number of normal classes that the detector can be trained on."""
 
-    seed: int = setting(0, "Seed of the weights, the order of images and the augmentation.")
+    seed: int = setting(
+        0, "Seed of the weights, the order of images and the augmentation.", least=0, most=2**32 - 1
+    )
     verbose: int = setting(
-        0, "Progress on the console: 0 for none, 1 for a bar, 2 for one line per epoch."
+        0,
+        "Progress on the console: 0 for none, 1 for a bar, 2 for one line per epoch.",
+        least=0,
+        most=2,
     )
     backup_dir: str | None = setting(
         None, "Folder that keeps the state of training, in case of a kill."
@@ -59,6 +60,7 @@ class Detector(abc.ABC):
     )
 
     def __post_init__(self) -> None:
+        check_settings(self)
         self.history: dict[str, list[float]] = {}
         self.seconds = 0.0
         self.places = np.zeros(0, int)

@@ -15,8 +15,9 @@ from models.detectors.backbone import (
     standardised,
     standardised_map,
 )
-from models.detectors.base import image_shape, setting
+from models.detectors.base import image_shape
 from models.detectors.network import NetworkDetector
+from models.detectors.settings import setting
 from models.errors import UserError
 from models.inference import in_batches, outputs_on
 from models.sampling import stratified
@@ -76,14 +77,18 @@ class CapsNetDetector(NetworkDetector, BackboneDetector):
         "float32",
         "Precision of the convolutions in training: float32, or mixed_bfloat16 for GPUs and TPUs. "
         "Routing and losses are always float32.",
+        choices=("float32", "mixed_bfloat16"),
     )
     reconstruction_weight: float = setting(
-        0.0005, "Weight of the sum of squared reconstruction errors. The margin loss has weight 1."
+        0.0005,
+        "Weight of the sum of squared reconstruction errors. The margin loss has weight 1.",
+        least=0,
     )
     augmented_copies: int = setting(
         2,
         "On a backbone, number of copies of each training image with a random shift, flip and "
         "brightness, if these are set.",
+        least=0,
     )
     filters: int = setting(256, "Number of channels of the first convolution.")
     kernel_size: int = setting(9, "Kernel size of the first convolution.")
@@ -166,10 +171,6 @@ class CapsNetDetector(NetworkDetector, BackboneDetector):
         image_size = image_shape(images)[:2]
         trained, turns = self.copies(images, labels)
         num_classes = int(turns.max()) + 1
-        if self.precision not in ("float32", "mixed_bfloat16"):
-            raise UserError(
-                f"precision must be float32 or mixed_bfloat16, not '{self.precision}'.", "precision"
-            )
         input_shape = self.seen_shape(images)
         network = self.network(input_shape, num_classes, self.precision)
 

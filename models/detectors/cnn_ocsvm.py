@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from models.detectors.base import setting
 from models.detectors.cnn_softmax import CnnDetector
+from models.detectors.settings import setting
 from models.inference import outputs_on
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class CnnOcsvmDetector(CnnDetector):
     scores: ClassVar[tuple[str, ...]] = ("svm",)
     calibrated_score: ClassVar[str] = "svm"
 
-    nu: float = setting(0.1, "Largest share of training images outside the boundary.")
+    nu: float = setting(0.1, "Largest share of training images outside the boundary.", most=1)
     exact_limit: int = setting(
         5000,
         "Largest number of images for which the exact kernel matrix is computed. For more images, "

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from models.detectors.base import setting
 from models.detectors.network import NetworkDetector
+from models.detectors.settings import setting
 from models.inference import outputs_on
 from models.sampling import stratified
 
@@ -24,6 +24,7 @@ class CnnDetector(NetworkDetector):
         "paper",
         "Either paper (the network of arXiv 1907.06312) or modern (with batch normalisation and a "
         "global average).",
+        choices=("paper", "modern"),
     )
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:

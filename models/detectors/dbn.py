@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from models.detectors.base import setting
 from models.detectors.pixels import PixelDetector
+from models.detectors.settings import setting
 from models.errors import UserError
 from models.inference import outputs_on
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from models.detectors.base import setting
 from models.detectors.network import NetworkDetector
+from models.detectors.settings import setting
 from models.inference import outputs_on
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class DeepSvddDetector(NetworkDetector):
         1e-4,
         "Decoupled weight decay of Adam. Ruff et al. penalise 1e-6 times the squared norm of the "
         "weights.",
+        least=0,
     )
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from models.detectors.base import image_shape, setting
+from models.detectors.base import image_shape
 from models.detectors.network import NetworkDetector
+from models.detectors.settings import setting
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class GeomDetector(NetworkDetector):
         "modern",
         "Either paper (the network of arXiv 1907.06312) or modern (with batch normalisation and a "
         "global average).",
+        choices=("paper", "modern"),
     )
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:

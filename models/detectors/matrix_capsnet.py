@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from models.detectors.base import setting
 from models.detectors.network import NetworkDetector
+from models.detectors.settings import setting
 
 if TYPE_CHECKING:
     import keras
@@ -32,7 +32,9 @@ class MatrixCapsNetDetector(NetworkDetector):
 
     batch_size: int = setting(25, "Number of images in each training step.")
     reconstruction_weight: float = setting(
-        0.0005, "Weight of the sum of squared reconstruction errors. The spread loss has weight 1."
+        0.0005,
+        "Weight of the sum of squared reconstruction errors. The spread loss has weight 1.",
+        least=0,
     )
     filters: int = setting(32, "Number of channels of the first convolution.")
     primary_types: int = setting(8, "Number of types of primary capsules.")

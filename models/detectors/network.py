@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from models.detectors.base import setting
 from models.detectors.pixels import PixelDetector
-from models.errors import UserError
+from models.detectors.settings import setting
 
 if TYPE_CHECKING:
     import keras
@@ -35,15 +34,18 @@ class NetworkDetector(PixelDetector):
         "auto",
         "Schedule of the learning rate: linear (falls to zero), one_cycle (rises, then falls), or "
         "auto (one_cycle below 20 epochs, else linear).",
+        choices=("auto", "linear", "one_cycle"),
     )
-    weight_decay: float | None = setting(None, "Decoupled weight decay of Adam.")
+    weight_decay: float | None = setting(None, "Decoupled weight decay of Adam.", least=0)
     patience: int | None = setting(
         None,
         "Number of epochs without a lower loss on `eval` after which training stops. The best "
         "weights are taken. `None` trains all epochs.",
     )
     shift: int = setting(
-        0, "Largest random shift of training images, in pixels (Sabour et al.: 2 for MNIST)."
+        0,
+        "Largest random shift of training images, in pixels (Sabour et al.: 2 for MNIST).",
+        least=0,
     )
     flip: bool = setting(
         False,
@@ -52,18 +54,10 @@ class NetworkDetector(PixelDetector):
     )
     brightness: float = setting(
         0.0,
-        "Largest random change of the brightness of training images, as a share of white, below 1.",
+        "Largest random change of the brightness of training images, as a share of white.",
+        least=0,
+        most=1,
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, holds, wanted in (
-            ("shift", self.shift >= 0, "0 or more"),
-            ("brightness", 0 <= self.brightness < 1, "from 0 to less than 1"),
-            ("patience", self.patience is None or self.patience >= 1, "1 or more"),
-        ):
-            if not holds:
-                raise UserError(f"{name} must be {wanted}, not {getattr(self, name)}.", name)
 
     @property
     def augmentation(self) -> Augmentation:

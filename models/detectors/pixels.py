@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.detectors.base import Detector, image_shape, setting
+from models.detectors.base import Detector, image_shape
+from models.detectors.settings import setting
 from models.errors import UserError
 
 if TYPE_CHECKING:

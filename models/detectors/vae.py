@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from models.detectors.base import setting
 from models.detectors.network import NetworkDetector
+from models.detectors.settings import setting
 from models.inference import outputs_on
 
 if TYPE_CHECKING:

@@ -146,19 +146,6 @@ def test_training_stops_early_with_the_best_weights_also_after_a_kill(tmp_path):
     assert seen == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"brightness": 1.0}, "brightness must be from 0 to less than 1, not 1.0"),
-        ({"shift": -1}, "shift must be 0 or more, not -1"),
-        ({"patience": 0}, "patience must be 1 or more, not 0"),
-    ],
-)
-def test_senseless_settings_of_training(settings, message):
-    with pytest.raises(UserError, match=message):
-        detectors.get("vae", **settings)
-
-
 def test_learning_rates():
     linear = [float(learning_rates("linear", 0.1, 10)(step)) for step in range(11)]
     np.testing.assert_allclose(linear, np.linspace(0.1, 0, 11), atol=1e-7)
