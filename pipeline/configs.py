@@ -11,13 +11,13 @@ import click
 from models import detectors
 from models.errors import UserError
 from pipeline.knobs import PREFIX, knob, knobs
-from pipeline.parameters import ImageSize, NameValue
+from pipeline.parameters import FiniteRange, ImageSize, NameValue
 
 # Variables that are no knobs: the first chooses a pipeline, the second is read by the sources.
 _PIPELINE, _DATA_DIR = "CAPSAD_PIPELINE", "CAPSAD_DATA_DIR"
 
 DEFAULT_DETECTOR = "capsnet"
-_SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+_SHARE = FiniteRange(0, 1, min_open=True, max_open=True)
 _POSITIVE = click.IntRange(min=1)
 _COUNT = click.IntRange(min=0)
 
@@ -140,10 +140,10 @@ class GateConfig:
     min_auroc: float = knob(
         0.6,
         "Smallest auROC of anomaly_score; below it a model is not pushed.",
-        click.FloatRange(0, 1),
+        FiniteRange(0, 1),
     )
     max_auroc_drop: float = knob(
-        0.02, "Largest fall of that auROC below the last blessed model's.", click.FloatRange(0, 1)
+        0.02, "Largest fall of that auROC below the last blessed model's.", FiniteRange(0, 1)
     )
     infra_validation: bool = knob(
         False, "Push only what TensorFlow Serving, started by docker, loads and answers with.", bool
@@ -155,10 +155,10 @@ class Resources:
     """What the Trainer's container asks of the cluster."""
 
     cpus: float | None = knob(
-        None, "CPU cores for the Trainer at most.", click.FloatRange(0, min_open=True)
+        None, "CPU cores for the Trainer at most.", FiniteRange(0, min_open=True)
     )
     memory_gb: float | None = knob(
-        None, "Memory for the Trainer at most, in gigabytes.", click.FloatRange(0, min_open=True)
+        None, "Memory for the Trainer at most, in gigabytes.", FiniteRange(0, min_open=True)
     )
     gpus: int = knob(0, "Number of GPUs for the Trainer.", _COUNT)
     gpu_type: str = knob(

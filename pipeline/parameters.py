@@ -1,6 +1,7 @@
 """Types of values that users give, in addition to those of click."""
 
 import json
+import math
 import re
 from typing import Any
 
@@ -21,6 +22,17 @@ class ImageSize(click.ParamType):
         if not size or min(size) < 1:
             self.fail(f"'{value}' is not a size in pixels such as 28 or 28x32.", param, ctx)
         return size
+
+
+class FiniteRange(click.FloatRange):
+    """A finite number within a range. NaN passes every comparison, so it is refused by itself."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Turns a text into the number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
 
 
 class NameValue(click.ParamType):

@@ -18,6 +18,7 @@ from pipeline.beam_args import beam_args as with_defaults
 from pipeline.cli import console
 from pipeline.cli.options import Command, knob_options
 from pipeline.configs import PipelineConfig, from_environment
+from pipeline.parameters import FiniteRange
 
 _FORMATS, _BEAM_FORMATS = ("table", "csv", "jsonl"), ("tfrecord", "parquet")
 
@@ -30,14 +31,14 @@ _FORMATS, _BEAM_FORMATS = ("table", "csv", "jsonl"), ("tfrecord", "parquet")
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     default=30,
     show_default=True,
     help="Seconds that a request to the --url may take.",
 )
 @click.option(
     "--alpha",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     default=0.05,
     show_default=True,
     help="Share of normal images that may be flagged by mistake.",
