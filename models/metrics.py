@@ -6,6 +6,7 @@ Anomalies are the positive class.
 """
 
 import numpy as np
+from scipy.integrate import trapezoid
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
@@ -164,7 +165,7 @@ def per_region_overlap(maps: np.ndarray, masks: np.ndarray, most_false: float = 
         np.append(false[within], most_false),
         np.append(overlap[within], np.interp(most_false, false, overlap)),
     )
-    return float(np.trapz(overlap, false) / most_false)
+    return float(trapezoid(overlap, false) / most_false)
 
 
 def _checked(anomalousness: np.ndarray, is_anomaly: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
