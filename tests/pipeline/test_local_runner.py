@@ -109,7 +109,7 @@ def test_a_variable_sets_what_its_option_sets(knob, monkeypatch):
         "output": "some/output",
         "score_images": "more images",
         "beam_args": "--runner=X '--name=a b'",
-    }.get(knob.name, "0.25" if "Float" in type(knob.kind).__name__ else "7")
+    }.get(knob.name, "0.25" if type_of(knob) is float else "7")
     name = "images" if knob.name in ("images", "data_dir") else "mnist"
     base = configs.get(name)
     if knob.variable is None:
@@ -132,4 +132,4 @@ def test_a_variable_sets_what_its_option_sets(knob, monkeypatch):
 
 
 def type_of(knob):
-    return {"FloatRange": float, "IntRange": int}.get(type(knob.kind).__name__, str)
+    return {"FiniteRange": float, "IntRange": int}.get(type(knob.kind).__name__, str)
