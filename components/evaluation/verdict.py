@@ -2,21 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from models.scores import ANOMALY_SCORE
 
 _GAP = 0.2
 
 
-def overfitting(history: Mapping[str, Sequence[float]]) -> list[str]:
+def overfitting(history: Mapping[str, Sequence[float]], takes_best: bool) -> list[str]:
     """A sentence if the accuracy on `eval` stays far below that on the training images.
 
     Args:
         history: measure -> one value for each epoch, as Keras records it.
+        takes_best: whether the weights are those of the epoch with the lowest loss on `eval`, and
+            not those of the last one.
     """
     name = next((name for name in history if name.endswith("accuracy")), "")
     if f"val_{name}" not in history:
         return []
-    trained, watched = history[name][-1], history[f"val_{name}"][-1]
+    epoch = int(np.argmin(history["val_loss"])) if takes_best else -1
+    trained, watched = history[name][epoch], history[f"val_{name}"][epoch]
     if trained - watched <= _GAP:
         return []
     return [

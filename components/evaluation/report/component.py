@@ -91,7 +91,10 @@ def Report(  # noqa: N802
             *run["data"]["warnings"],
             *run["data"]["left_out"],
             *_undecoded(examples.uri),
-            *overfitting(training["history"]),
+            *overfitting(
+                training["history"],
+                takes_best=run["config"]["training"]["settings"].get("patience") is not None,
+            ),
         ],
         gates=gates(run["gate"], measured["overall"][ANOMALY_SCORE][AUROC], blessed),
         config=run["config"],

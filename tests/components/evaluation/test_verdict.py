@@ -16,7 +16,13 @@ from components.evaluation.verdict import overfitting
     ],
 )
 def test_a_network_that_learned_by_heart_is_told(history, told):
-    sentences = overfitting(history)
+    sentences = overfitting(history, takes_best=False)
     assert len(sentences) == told
     if told:
         assert "its accuracy is 0.98 on them, but 0." in sentences[0]
+
+
+def test_with_early_stopping_the_best_epoch_counts():
+    history = {"accuracy": [0.7, 0.98], "val_accuracy": [0.65, 0.6], "val_loss": [0.4, 0.9]}
+    assert overfitting(history, takes_best=True) == []
+    assert len(overfitting(history, takes_best=False)) == 1
