@@ -337,3 +337,21 @@ def test_the_pose_distance_is_mahalanobis():
     off = capsules[:40, None] - means
     expected = np.einsum("nki,ij,nkj->nk", off, np.linalg.inv(covariance), off).min(axis=1)
     np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+def test_on_a_backbone_changed_copies_are_trained_on_but_not_compared_with(toys):
+    images, labels = toys(60, 3, seed=0, size=64)
+    changes = {"flip": True, "shift": 2, "brightness": 0.1, "augmented_copies": 2}
+    detector = make(ON_BACKBONE, **changes, epochs=1)
+    more, more_labels = detector.augmented(images, labels)
+    assert len(more) == 180
+    np.testing.assert_array_equal(more[:60], images)
+    np.testing.assert_array_equal(more_labels, np.tile(labels, 3))
+    assert (more[60:120] != images).any() and (more[60:120] != more[120:]).any()
+    np.testing.assert_array_equal(detector.augmented(images, labels)[0], more)
+    plain = make(ON_BACKBONE)
+    assert len(plain.augmented(images, labels)[0]) == 60
+
+    scorer = detector.fit(images, labels, validation=(images[:9], labels[:9]))
+    assert set(np.asarray(scorer(images)["nearest_image"])) <= set(range(60))
+    np.testing.assert_array_equal(scorer(images)["nearest_image"], np.arange(60))
