@@ -15,7 +15,7 @@ class Augmentation:
     flip: bool = False
     """Whether half of the images are mirrored, left to right."""
     brightness: float = 0.0
-    """Largest change of brightness, as a share of the range from black to white, in [0, 1)."""
+    """Largest change of brightness, as a share of the range from black to white, in [0, 1]."""
 
     def __call__(
         self, images: np.ndarray, crop_size: tuple[int, int], generator: np.random.Generator

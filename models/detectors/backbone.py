@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,7 @@ class BackboneDetector(Detector):
         """Adds copies with random changes to training images and labels, behind all others."""
         return images, labels
 
+    @abc.abstractmethod
     def head(self, features: Tensors, data: FeatureData) -> Tensors:
         """Trains on features, and returns the raw scores and other outputs.
 
@@ -90,9 +92,8 @@ class BackboneDetector(Detector):
             features: symbolic features of a batch of images, see `models.features`.
             data: the features to train on.
         """
-        raise NotImplementedError
 
-    def train_on_features(
+    def train(
         self,
         images: np.ndarray,
         labels: np.ndarray,
@@ -221,12 +222,17 @@ def standardised(
     """
     import keras
 
-    scaled = {}
-    for name, values in values_of(keras.Model(features, terms), usual).items():
-        centre, upper = np.quantile(values, [0.5, 0.9]).tolist()
-        spread = max(upper - centre, least_spread)
-        scaled[name] = keras.layers.Rescaling(1 / spread, -centre / spread)(terms[name])
-    return scaled
+    found = values_of(keras.Model(features, terms), usual)
+    return {name: rescaled(terms[name], values, least_spread) for name, values in found.items()}
+
+
+def rescaled(term: keras.KerasTensor, values: np.ndarray, least_spread: float) -> keras.KerasTensor:
+    """Brings a term (B,) to the scale of `standardised`, by its values (n,) for normal images."""
+    import keras
+
+    centre, upper = np.quantile(values, [0.5, 0.9]).tolist()
+    spread = max(upper - centre, least_spread)
+    return keras.layers.Rescaling(1 / spread, -centre / spread)(term)
 
 
 def beyond(term: keras.KerasTensor) -> keras.KerasTensor:

@@ -12,6 +12,7 @@ from models.detectors.backbone import (
     BackboneDetector,
     beyond,
     most_unusual,
+    rescaled,
     standardised,
     standardised_map,
 )
@@ -167,7 +168,7 @@ class CapsNetDetector(NetworkDetector, BackboneDetector):
         """Minimises the margin loss and the reconstruction error with Adam."""
         self._classes = np.unique(labels)
         if self.backbone:
-            return self.train_on_features(images, labels, validation, callbacks)
+            return super().train(images, labels, validation, callbacks)
         image_size = image_shape(images)[:2]
         trained, turns = self.copies(images, labels)
         num_classes = int(turns.max()) + 1
@@ -320,9 +321,7 @@ def capsnet_scorer(
     for part, values in zip(
         (-pp, pose), in_batches(keras.Model(images, [-pp, pose]), usual), strict=True
     ):
-        centre, upper = np.quantile(values, [0.5, 0.9]).tolist()
-        spread = max(upper - centre, _LEAST_SPREAD)
-        unusual += keras.layers.Rescaling(1 / spread, -centre / spread)(part)
+        unusual += rescaled(part, values, _LEAST_SPREAD)
     return keras.Model(
         images,
         {

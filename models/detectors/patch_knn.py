@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from models.detectors.backbone import (
     BackboneDetector,
     beyond,
@@ -16,8 +14,6 @@ from models.detectors.backbone import (
 )
 
 if TYPE_CHECKING:
-    import keras
-
     from models.detectors.backbone import FeatureData, Tensors
 
 
@@ -43,16 +39,6 @@ class PatchKnnDetector(BackboneDetector):
     calibrated_score: ClassVar[str] = "patches"
     least_classes: ClassVar[int] = 1
     epochs: ClassVar[int] = 1  # Images are seen once, and nothing is trained.
-
-    def train(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        validation: tuple[np.ndarray, np.ndarray] | None,
-        callbacks: tuple[keras.callbacks.Callback, ...],
-    ) -> keras.Model:
-        """Chooses the images and patches that are stored."""
-        return self.train_on_features(images, labels, validation, callbacks)
 
     def head(self, features: Tensors, data: FeatureData) -> Tensors:
         """Stores features; nothing is trained epoch by epoch."""

@@ -17,7 +17,6 @@ from tfx.utils import path_utils
 
 from components.data.examples import CONTRAST, TEXT, UNREADABLE_FILE, load_masks, load_split
 from components.data.folder import UNREADABLE, Table
-from components.data.splits import Split
 from components.evaluation.metrics import AUROC
 from components.evaluation.report import page
 from components.evaluation.verdict import gates, overfitting
@@ -52,7 +51,6 @@ def Report(  # noqa: N802
     run = json.loads(run)
     test = load_split(examples.uri, "test", tuple(run["image_size"]))
     outputs = SavedModelClient(path_utils.serving_model_path(model.uri)).score_arrays(test.images)
-    train = load_split(examples.uri, "train", tuple(run["image_size"]))
     predicted = outputs["class_probabilities"].argmax(axis=-1)
     normal = test.labels >= 0
     measured = _evaluation(evaluation.uri)
@@ -70,8 +68,10 @@ def Report(  # noqa: N802
         images=test.images,
         anomaly_maps=outputs.get(ANOMALY_MAP),
         reconstructions=outputs.get("reconstruction"),
-        nearest_images=_nearest_images(train, outputs.get(NEAREST_IMAGE)),
-        pixels=_pixels(load_masks(examples.uri, "test"), normal, outputs.get(ANOMALY_MAP)),
+        nearest_images=_nearest_images(
+            examples.uri, tuple(run["image_size"]), outputs.get(NEAREST_IMAGE)
+        ),
+        pixels=_pixels(examples.uri, normal, outputs.get(ANOMALY_MAP)),
         labels=test.labels,
         class_text=test.texts,
         predicted=predicted,
@@ -108,23 +108,29 @@ def Report(  # noqa: N802
     page.write(report.uri, data)
 
 
-def _nearest_images(train: Split, names: np.ndarray | None) -> np.ndarray | None:
+def _nearest_images(
+    examples_uri: str, image_size: tuple[int, int], names: np.ndarray | None
+) -> np.ndarray | None:
     """The training images of the given names, uint8 (N, H, W, K)."""
     if names is None:
         return None
+    train = load_split(examples_uri, "train", image_size)
     place = {name: index for index, name in enumerate(train.ids.tolist())}
     return train.images[[place[name] for name in names.tolist()]]
 
 
 def _pixels(
-    masks: list[np.ndarray | None], normal: np.ndarray, maps: np.ndarray | None
+    examples_uri: str, normal: np.ndarray, maps: np.ndarray | None
 ) -> dict[str, float] | None:
     """How well anomaly maps (N, h, w) find anomalous pixels, if there are masks.
 
     Normal images (N,) have no anomalous pixels; anomalies without a mask are left out.
     """
+    if maps is None:
+        return None
+    masks = load_masks(examples_uri, "test")
     sizes = {mask.shape for mask in masks if mask is not None}
-    if maps is None or not sizes:
+    if not sizes:
         return None
     (size,) = sizes
     blank = [np.zeros(size, bool) if is_normal else None for is_normal in normal]
