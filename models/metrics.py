@@ -9,7 +9,7 @@ import numpy as np
 from scipy.integrate import trapezoid
 from scipy.optimize import brentq
 from scipy.special import expit, logit
-from scipy.stats import norm, rankdata
+from scipy.stats import binomtest, norm, rankdata
 
 
 def auroc(anomalousness: np.ndarray, is_anomaly: np.ndarray) -> float:
@@ -110,6 +110,37 @@ def fpr_at_tpr(anomalousness: np.ndarray, is_anomaly: np.ndarray, tpr: float = 0
     found = np.sort(anomalousness[is_anomaly])[::-1]
     threshold = found[int(np.ceil(tpr * len(found) - 1e-9)) - 1]
     return float((anomalousness[~is_anomaly] >= threshold).mean())
+
+
+def balanced_accuracy(
+    labels: np.ndarray, predicted: np.ndarray, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Mean over the classes of the share of right predictions, and the lower end of its interval.
+
+    Guessing reaches 1 / C of the C classes that are present, however many images each has.
+
+    Args:
+        labels: true class, int (N,).
+        predicted: predicted class, int (N,).
+        confidence: confidence of the interval, which has two sides.
+
+    Raises:
+        ValueError: if there are no images.
+
+    Reference:
+        Zou, Donner 2008, Construction of confidence limits about effect measures, Statistics in
+        Medicine 27, for the sum of Wilson's intervals of the classes.
+    """
+    if not len(labels):
+        raise ValueError("No images to measure the accuracy on.")
+    shares, below = [], []
+    for label in np.unique(labels):
+        right = predicted[labels == label] == label
+        shares.append(right.mean())
+        interval = binomtest(int(right.sum()), len(right)).proportion_ci(confidence, "wilson")
+        below.append(shares[-1] - interval.low)
+    mean = float(np.mean(shares))
+    return mean, max(0.0, mean - float(np.linalg.norm(below)) / len(shares))
 
 
 def roc_curve(anomalousness: np.ndarray, is_anomaly: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

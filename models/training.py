@@ -67,6 +67,53 @@ def learning_rates(
     raise UserError(f"schedule must be auto, linear or one_cycle, not '{schedule}'.", "schedule")
 
 
+class Collapsed(Exception):
+    """Raised if a network learns nothing, and another training may help. It says so in a sentence.
+
+    Args:
+        message: the sentence.
+    """
+
+
+class CollapseWatch(keras.callbacks.Callback):
+    """Looks once, after the first fifth of the epochs, whether a network has learned anything.
+
+    Args:
+        labels: classes that the network learns to tell apart, int (N,).
+        epochs: number of epochs of the training. There is no look if it is below 3.
+        answers_per_class: number of equally frequent answers that are learned for each class.
+        found: function of the sentence that is called if the accuracy is that of guessing.
+    """
+
+    def __init__(
+        self, labels: np.ndarray, epochs: int, answers_per_class: int, found: Callable[[str], None]
+    ):
+        super().__init__()
+        self.epochs = epochs
+        self.epoch = max(3, math.ceil(epochs / 5))
+        self.guessed = np.bincount(labels).max() / len(labels) / answers_per_class
+        self.images = len(labels)
+        self.found = found
+
+    def look(self, history: Mapping[str, Sequence[float]]) -> None:
+        """Calls `found` if `history`, which may be longer, tells of a collapse."""
+        name = next((name for name in history if name.endswith("accuracy")), "")
+        if len(history.get(name, ())) < self.epoch:
+            return
+        reached = history[name][self.epoch - 1]
+        uncertainty = 2 * math.sqrt(self.guessed * (1 - self.guessed) / self.images)
+        if reached <= self.guessed + uncertainty:
+            self.found(
+                f"After epoch {self.epoch} of {self.epochs} the accuracy on the training images "
+                f"was {reached:.2f}, which is that of guessing: the network had learned nothing."
+            )
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Looks, if it is time."""
+        if epoch + 1 == self.epoch:
+            self.look({name: [value] * self.epoch for name, value in (logs or {}).items()})
+
+
 class Batches(keras.utils.PyDataset):
     """Batches of images in an order that depends only on the seed and the epoch.
 

@@ -17,6 +17,8 @@ from pipeline.parameters import FiniteRange, ImageSize, NameValue
 _PIPELINE, _DATA_DIR = "CAPSAD_PIPELINE", "CAPSAD_DATA_DIR"
 
 DEFAULT_DETECTOR = "capsnet"
+LEAST_AUROC = 0.6
+"""Smallest auROC of a blessed model where none is required."""
 _SHARE = FiniteRange(0, 1, min_open=True, max_open=True)
 _POSITIVE = click.IntRange(min=1)
 _COUNT = click.IntRange(min=0)
@@ -137,9 +139,10 @@ class TrainingConfig:
 class GateConfig:
     """What a model must reach to be blessed and pushed."""
 
-    min_auroc: float = knob(
-        0.6,
-        "Smallest auROC of anomaly_score; below it a model is not pushed.",
+    min_auroc: float | None = knob(
+        None,
+        "Smallest auROC of anomaly_score that you require, at the lower end of its 95 % interval; "
+        f"below it a model is not pushed.  [default: {LEAST_AUROC:g}]",
         FiniteRange(0, 1),
     )
     max_auroc_drop: float = knob(

@@ -16,12 +16,15 @@ from components.data.data_gate import DataGate
 from components.data.example_gen.component import HoldOutExampleGen
 from components.evaluation.baseline import LatestOtherBlessedModelStrategy
 from components.evaluation.eval_config import eval_config
+from components.evaluation.evaluator import Evaluator
 from components.evaluation.report.component import Report
+from components.evaluation.verdict import Gate
 from components.serving.batch import inputs
 from components.serving.batch.component import BatchScorer
 from components.serving.pusher import Pusher
 from models.scores import ANOMALY_SCORE
 from pipeline.beam_args import beam_args
+from pipeline.configs import LEAST_AUROC
 from pipeline.digest import code_digest, file_digest
 from pipeline.plan import Plan
 from pipeline.platforms import Platform
@@ -64,14 +67,15 @@ def create_pipeline(plan: Plan, platform: Platform) -> Pipeline:
     evaluator = _evaluator(plan, example_gen, trainer, baseline)
     validated = plan.config.gate.infra_validation
     infra_validator = _infra_validator(example_gen, trainer, evaluator) if validated else None
-    pusher = _pusher(platform, trainer, evaluator, infra_validator)
     report = _report(plan, example_gen, statistics_gen, trainer, evaluator)
+    pusher = _pusher(platform, trainer, evaluator, infra_validator)
+    pusher.add_upstream_node(report)  # Nothing is pushed that cannot be explained.
     scored = plan.config.score_images
     batch_scorer = _batch_scorer(scored, trainer, evaluator) if scored else None
 
     stages = (
         *(example_gen, statistics_gen, schema_gen, example_validator, data_gate),
-        *(trainer, baseline, evaluator, infra_validator, pusher, report, batch_scorer),
+        *(trainer, baseline, evaluator, infra_validator, report, pusher, batch_scorer),
     )
     return Pipeline(
         pipeline_name=platform.pipeline_name,
@@ -175,17 +179,21 @@ def _evaluator(
     plan: Plan, example_gen: BaseNode, trainer: BaseNode, baseline: BaseNode | None
 ) -> BaseNode:
     """Measures the model and blesses it if it passes the gates."""
-    gate = plan.config.gate
-    return tfx_components.Evaluator(
+    given = plan.config.gate
+    return Evaluator(
         examples=example_gen.outputs["examples"],
-        example_splits=["test"],
         model=trainer.outputs["model"],
+        model_run=trainer.outputs["model_run"],
         baseline_model=baseline.outputs["model"] if baseline else None,
         eval_config=eval_config(
-            [*plan.detector.scores, ANOMALY_SCORE],
-            gate.min_auroc,
-            gate.max_auroc_drop,
-            code_digest(eval_config.__module__),
+            [*plan.detector.scores, ANOMALY_SCORE], code_digest(Evaluator.__module__)
+        ),
+        gate=Gate(
+            min_auroc=LEAST_AUROC if given.min_auroc is None else given.min_auroc,
+            is_stated=given.min_auroc is not None,
+            max_auroc_drop=given.max_auroc_drop,
+            tells_classes_apart=plan.detector.learns_classes and len(plan.classes.normal_names) > 1,
+            compares=baseline is not None,
         ),
     )
 
@@ -242,7 +250,6 @@ def _report(
         model=trainer.outputs["model"],
         model_run=trainer.outputs["model_run"],
         evaluation=evaluator.outputs["evaluation"],
-        blessing=evaluator.outputs["blessing"],
         run=json.dumps(
             {
                 "name": config.name,
@@ -253,7 +260,6 @@ def _report(
                 "detector": config.training.detector,
                 "seed": config.seed,
                 "config": _described(plan),
-                "gate": dataclasses.asdict(config.gate),
                 "data": {"left_out": plan.table.lines(), "warnings": plan.warnings},
                 "digest": code_digest("components.evaluation.report.component"),
             }

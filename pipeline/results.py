@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.errors import UserError
 
@@ -35,10 +35,10 @@ class Results:
     normal_classes: int
     """Number of normal classes. With one there is nothing to tell apart."""
     blessed: bool
-    gates: list[tuple[str, str]]
-    """Pairs of gate and outcome."""
+    verdict: dict[str, Any]
+    """The verdict, see `components.evaluation.verdict.Verdict`."""
     data: list[str]
-    """Sentences about the data: warnings, and what was left out."""
+    """Sentences about data and training: warnings, and what was left out."""
     scores: str | None
     """Folder of the scores of `--score-images`, or `None` if there are none."""
 
@@ -67,10 +67,10 @@ def read(output_dir: str) -> Results:
         pixels=summary["pixels"],
         accuracy=summary["accuracy"],
         normal_classes=summary["normal_classes"],
-        blessed=summary["blessed"],
-        gates=[(gate, outcome) for gate, outcome in summary["gates"]],
+        blessed=summary["verdict"]["blessed"],
+        verdict=summary["verdict"],
         data=summary["data"],
-        scores=_scores_of_the_run(store, reporting) if summary["blessed"] else None,
+        scores=_scores_of_the_run(store, reporting) if summary["verdict"]["blessed"] else None,
     )
 
 

@@ -138,7 +138,14 @@ def _write(
     scorer.save(run_dir / "model.keras")
     write_whole(
         run_dir / "history.json",
-        json.dumps({"history": detector.history, "seconds": detector.seconds}),
+        json.dumps(
+            {
+                "epochs": detector.finished_epochs,
+                "history": detector.history,
+                "seconds": detector.seconds,
+                "notes": detector.notes,
+            }
+        ),
     )
 
 

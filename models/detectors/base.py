@@ -30,8 +30,9 @@ class Detector(abc.ABC):
     """Base class of detectors: `fit` makes a Keras model from images to named scores.
 
     A subclass declares its settings as fields, names its raw scores and implements `train`. After
-    `fit`, the attribute `history` is a dict of lists with one value for each epoch. The attribute
-    `seconds` is the duration of training, including the time before a kill. In `train`, `places`
+    `fit`, the attribute `history` is a dict of lists with one value for each epoch, and `notes`
+    has sentences on the training that the user must know. The attribute `seconds` is the duration
+    of training, including the time before a kill. In `train`, `places`
     has the number, in the images given to `fit`, of each image given to `train`.
     """
 
@@ -42,6 +43,8 @@ class Detector(abc.ABC):
     calibrated_score: ClassVar[str]
     least_classes: ClassVar[int] = 2
     """The smallest number of normal classes that the detector can be trained on."""
+    learns_classes: ClassVar[bool] = True
+    """Whether training uses the labels of several normal classes to tell them apart."""
 
     seed: int = setting(
         0, "Seed of the weights, the order of images and the augmentation.", least=0, most=2**32 - 1
@@ -62,6 +65,7 @@ class Detector(abc.ABC):
     def __post_init__(self) -> None:
         check_settings(self)
         self.history: dict[str, list[float]] = {}
+        self.notes: list[str] = []
         self.seconds = 0.0
         self.places = np.zeros(0, int)
 
@@ -69,6 +73,11 @@ class Detector(abc.ABC):
     @abc.abstractmethod
     def epochs(self) -> int:
         """The number of passes over the training images, which is a setting of each subclass."""
+
+    @property
+    def finished_epochs(self) -> int:
+        """Number of passes over the training images that `fit` finished."""
+        return max(map(len, self.history.values()), default=0)
 
     @classmethod
     def settings(cls) -> tuple[dataclasses.Field, ...]:

@@ -37,6 +37,7 @@ _ON_PIXELS = (
 _ON_FEATURES = ("weights", "bank_size")
 _POSES = 8000  # largest number of training images for the means and covariance of poses
 _RIDGE = 1e-4  # added to the variances of the capsules
+_CALMER = 4  # how many times smaller the learning rate is after a collapse
 _LEAST_SPREAD = 0.01  # trained networks have far more; any less is rounding error
 
 
@@ -107,6 +108,7 @@ class CapsNetDetector(NetworkDetector, BackboneDetector):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.restarts = True
         idle = _ON_PIXELS if self.backbone else _ON_FEATURES
         for field in dataclasses.fields(self):
             if field.name in idle and getattr(self, field.name) != field.default:
@@ -165,8 +167,50 @@ class CapsNetDetector(NetworkDetector, BackboneDetector):
         validation: tuple[np.ndarray, np.ndarray] | None,
         callbacks: tuple[keras.callbacks.Callback, ...],
     ) -> keras.Model:
-        """Minimises the margin loss and the reconstruction error with Adam."""
+        """Minimises the margin loss and the reconstruction error with Adam.
+
+        If the network learns nothing, training starts once more: with a smaller learning rate, and
+        with standardised images if there is no backbone.
+        """
+        from models.training import Collapsed
+
         self._classes = np.unique(labels)
+        try:
+            return self._train(images, labels, validation, callbacks)
+        except Collapsed:
+            calmer = self._calmer()
+        scorer = calmer._train(images, labels, validation, callbacks)
+        self.history, self.seconds = calmer.history, calmer.seconds
+        self.notes += calmer.notes
+        return scorer
+
+    def _calmer(self) -> CapsNetDetector:
+        """The detector with settings that are more likely to learn."""
+        rate = self.rate() / _CALMER
+        calmer = dataclasses.replace(
+            self,
+            learning_rate=rate,
+            standardise=self.standardise or not self.backbone,
+            backup_dir=self.backup_dir and f"{self.backup_dir}/restarted",
+        )
+        calmer.restarts = False
+        calmer.places, calmer._classes = self.places, self._classes
+        told = (
+            f"Training was started once more, with learning rate {rate:.2g}"
+            f"{'' if self.backbone else ' and standardised images'}."
+        )
+        if self.verbose:
+            print(told, flush=True)
+        self.notes.append(told)
+        return calmer
+
+    def _train(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        validation: tuple[np.ndarray, np.ndarray] | None,
+        callbacks: tuple[keras.callbacks.Callback, ...],
+    ) -> keras.Model:
         if self.backbone:
             return super().train(images, labels, validation, callbacks)
         image_size = image_shape(images)[:2]

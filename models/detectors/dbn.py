@@ -37,6 +37,7 @@ class DbnDetector(PixelDetector):
     reference: ClassVar[str] = "arXiv 1907.06312"
     scores: ClassVar[tuple[str, ...]] = ("re",)
     calibrated_score: ClassVar[str] = "re"
+    learns_classes: ClassVar[bool] = False
     least_classes: ClassVar[int] = 1
 
     epochs: int = setting(20, "Number of passes over the training images, for each layer.")

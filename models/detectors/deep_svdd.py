@@ -32,6 +32,7 @@ class DeepSvddDetector(NetworkDetector):
     reference: ClassVar[str] = "Ruff et al. 2018, ICML"
     scores: ClassVar[tuple[str, ...]] = ("distance",)
     calibrated_score: ClassVar[str] = "distance"
+    learns_classes: ClassVar[bool] = False
     least_classes: ClassVar[int] = 1
 
     feature_dim: int = setting(32, "Dimension of the features.")

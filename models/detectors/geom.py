@@ -104,6 +104,7 @@ class GeomDetector(NetworkDetector):
             labels,
             validation,
             callbacks,
+            answers_per_class=transformations.count,
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         )

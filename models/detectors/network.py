@@ -59,6 +59,10 @@ class NetworkDetector(PixelDetector):
         most=1,
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.restarts = False  # whether training stops when the network learns nothing
+
     @property
     def augmentation(self) -> Augmentation:
         """Random changes of training images."""
@@ -76,6 +80,7 @@ class NetworkDetector(PixelDetector):
         callbacks: tuple[keras.callbacks.Callback, ...],
         *,
         kinds: tuple[str, ...] = (),
+        answers_per_class: int = 1,
         **compiled: Any,
     ) -> None:
         """Compiles the model with Adam and trains it.
@@ -91,12 +96,21 @@ class NetworkDetector(PixelDetector):
             validation: images or features, and labels, of the same kind.
             callbacks: Keras callbacks for training.
             kinds: kinds of features that are read; `to_batch` takes a dict of them.
+            answers_per_class: number of equally frequent answers to learn for each class.
             **compiled: losses and metrics, which are passed to `compile`.
 
         Raises:
             UserError: if training diverges.
+            Collapsed: if the network learns nothing, and `restarts` is true.
         """
-        from models.training import Backup, Batches, FeatureBatches, count_replicas, use_xla
+        from models.training import (
+            Backup,
+            Batches,
+            CollapseWatch,
+            FeatureBatches,
+            count_replicas,
+            use_xla,
+        )
 
         replicas = count_replicas(model)
         make = (
@@ -112,6 +126,8 @@ class NetworkDetector(PixelDetector):
         backup = Backup(self.backup_dir, self.patience if validation else None)
         first_epoch = backup.restore(model)
         self.seconds = backup.seconds
+        watch = CollapseWatch(labels, self.epochs, answers_per_class, self._tell_collapse)
+        watch.look(backup.history)
         model.fit(
             batches(
                 images,
@@ -123,11 +139,31 @@ class NetworkDetector(PixelDetector):
             validation_data=validation and batches(*validation),
             epochs=first_epoch if backup.is_done else self.epochs,
             initial_epoch=first_epoch,
-            callbacks=[*callbacks, backup],
+            callbacks=[*callbacks, backup, watch],
             shuffle=False,
             verbose=self.verbose,
         )
         self.history = backup.history
+
+    def _tell_collapse(self, message: str) -> None:
+        from models.training import Collapsed
+
+        if self.verbose:
+            print(f"Warning: {message}", flush=True)
+        self.notes.append(message)
+        if self.restarts:
+            raise Collapsed(message)
+
+    def rate(self) -> float:
+        """The largest learning rate."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return self.default_rates.get(self._schedule(), 0.001)
+
+    def _schedule(self) -> str:
+        if self.schedule == "auto":
+            return "one_cycle" if self.epochs < 20 else "linear"
+        return self.schedule
 
     def _optimizer(self, batches: int) -> keras.optimizers.Optimizer:
         """Creates Adam with the schedule of the learning rate, for `batches` in each epoch."""
@@ -135,12 +171,5 @@ class NetworkDetector(PixelDetector):
 
         from models.training import learning_rates
 
-        schedule = self.schedule
-        if schedule == "auto":
-            schedule = "one_cycle" if self.epochs < 20 else "linear"
-        rate = self.learning_rate
-        if rate is None:
-            rate = self.default_rates.get(schedule, 0.001)
-        return keras.optimizers.Adam(
-            learning_rates(schedule, rate, batches * self.epochs), weight_decay=self.weight_decay
-        )
+        rates = learning_rates(self._schedule(), self.rate(), batches * self.epochs)
+        return keras.optimizers.Adam(rates, weight_decay=self.weight_decay)

@@ -38,7 +38,13 @@ class PatchKnnDetector(BackboneDetector):
     scores: ClassVar[tuple[str, ...]] = ("patches", "whole_image", "patch_mean", "patch_top")
     calibrated_score: ClassVar[str] = "patches"
     least_classes: ClassVar[int] = 1
+    learns_classes: ClassVar[bool] = False
     epochs: ClassVar[int] = 1  # Images are seen once, and nothing is trained.
+
+    @property
+    def finished_epochs(self) -> int:
+        """One after `fit`, which stores the images."""
+        return int(self.places.size > 0)
 
     def head(self, features: Tensors, data: FeatureData) -> Tensors:
         """Stores features; nothing is trained epoch by epoch."""

@@ -32,6 +32,7 @@ class VaeDetector(NetworkDetector):
     reference: ClassVar[str] = "arXiv 1907.06312, arXiv 1312.6114"
     scores: ClassVar[tuple[str, ...]] = ("re", "elbo")
     calibrated_score: ClassVar[str] = "re"
+    learns_classes: ClassVar[bool] = False
     least_classes: ClassVar[int] = 1
 
     latent_dim: int = setting(64, "Dimension of the latent Gaussian.")

@@ -19,7 +19,7 @@ def report(run: str) -> None:
 
 
 def show(result: results.Results, heading: str, told: Sequence[str] = ()) -> None:
-    """Prints the auROC of each score, the gates, and the paths of report, model and scores.
+    """Prints the auROC of each score, the verdict, and the paths of report, model and scores.
 
     Args:
         result: results of the run.
@@ -40,9 +40,8 @@ def show(result: results.Results, heading: str, told: Sequence[str] = ()) -> Non
     for note in result.data:
         if note not in told:
             click.echo(f"  {note}")
-    for gate, outcome in result.gates:
-        click.echo(f"  {gate}: {outcome}")
-    click.echo(f"  blessed: {'yes' if result.blessed else 'no'} ({heading})")
+    click.echo(f"  {result.verdict['headline']} ({heading})")
+    click.echo(f"  {result.verdict['reason']}")
     click.echo(f"  report:  {_relative(result.report)}")
     click.echo(f"  model:   {_relative(result.pushed) if result.pushed else 'not pushed'}")
     if result.scores:

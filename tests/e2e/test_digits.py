@@ -217,14 +217,21 @@ def test_the_cache(first, workplace):
     assert changed.result["auroc"] == first.result["auroc"]
 
 
-def test_a_model_under_the_threshold_is_not_pushed(first, workplace):
+def test_a_model_that_learned_nothing_is_not_pushed(first, workplace):
     before = workplace.served()
-    refused = workplace.capsad(*QUICK, "--min-auroc", "0.999")
+    refused = workplace.capsad(*QUICK, "--set", "learning_rate=1e-7")
     assert refused.result["blessed"] is False
     assert refused.result["pushed"] is None
     assert workplace.served() == before
-    assert "blessed: no" in refused.output
+    assert "Not blessed" in refused.output
     assert "Not blessed" in Path(refused.result["report"]).read_text()
+    failed = [check for check in refused.result["verdict"]["checks"] if not check["passed"]]
+    assert any(check["outcome"].endswith("so it learned nothing") for check in failed)
+    assert any(check["condition"].startswith("Accuracy on the normal") for check in failed)
+    (compared,) = (c for c in failed if c["condition"].endswith("the last blessed model's"))
+    auroc, former = map(float, compared["outcome"].split(" against "))
+    assert auroc == pytest.approx(refused.result["auroc"]["anomaly_score"], abs=1e-4)
+    assert former == pytest.approx(first.result["auroc"]["anomaly_score"], abs=1e-4)
 
 
 def test_a_second_run_in_the_same_folder_waits_its_turn(workplace):
@@ -271,7 +278,7 @@ def test_a_run_killed_in_any_component_is_completed_by_the_same_command(componen
         ),
         "Evaluator": (
             "components/evaluation/metrics.py",
-            "scores, is_anomaly = np.array(accumulator[0])",
+            "labels, predictions = map(np.array",
         ),
         "Pusher": (
             "components/serving/pusher.py",
@@ -282,7 +289,7 @@ def test_a_run_killed_in_any_component_is_completed_by_the_same_command(componen
     path = tmp_path / file
     code = path.read_text()
     assert code.count(line) == 1
-    indent = " " * (12 if component == "Pusher" else 8)
+    indent = " " * (8 if component == "HoldOutExampleGen" else 12)
     kill = f'if "KILL" in os.environ:\n{indent}    os.kill(os.getpid(), 9)\n{indent}'
     path.write_text("import os\n" + code.replace(line, kill + line))
     killed = workplace.capsad(*QUICK, KILL="1")

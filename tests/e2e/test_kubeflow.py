@@ -119,7 +119,7 @@ def backend(config, tmp_path_factory):
 def test_the_containers_give_the_result_of_a_local_run(backend, config, tmp_path):
     summary = json.loads((backend.folder("Report", "report") / "summary.json").read_text())
     local = execute(plan(configs.override(config, output=str(tmp_path / "local"))))
-    assert summary["blessed"] is local.blessed is True
+    assert summary["verdict"]["blessed"] is local.blessed is True
     assert summary["auroc"] == pytest.approx(local.auroc, abs=1e-6)
     assert summary["accuracy"] == pytest.approx(local.accuracy, abs=1e-6)
 

@@ -110,6 +110,32 @@ def test_the_interval_of_a_perfect_score_has_a_width():
     assert metrics.auroc_interval([0, 1], [False, True])[0] < 0.5
 
 
+def test_balanced_accuracy_counts_each_class_the_same():
+    labels = np.r_[np.zeros(90, int), np.ones(10, int)]
+    predicted = np.zeros(100, int)
+    assert metrics.balanced_accuracy(labels, predicted)[0] == 0.5
+    predicted[90:95] = 1
+    accuracy, low = metrics.balanced_accuracy(labels, predicted)
+    assert accuracy == 0.75
+    more = metrics.balanced_accuracy(np.tile(labels, 100), np.tile(predicted, 100))
+    assert low < more[1] < more[0] == 0.75
+    with pytest.raises(ValueError, match="No images"):
+        metrics.balanced_accuracy(np.zeros(0, int), np.zeros(0, int))
+
+
+@pytest.mark.parametrize("counts", [(10, 10), (90, 10), (40, 40, 40, 5)])
+@pytest.mark.parametrize("right", [0.5, 0.9, 0.99])
+def test_the_lower_end_of_the_balanced_accuracy_holds(counts, right):
+    """In a simulation it lies above the true one in 2.5 % of cases, give or take."""
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    above = []
+    for _ in range(600):
+        predicted = np.where(generator.random(len(labels)) < right, labels, -1)
+        above.append(metrics.balanced_accuracy(labels, predicted)[1] > right)
+    assert np.mean(above) <= 0.045
+
+
 def test_per_region_overlap_counts_small_regions_as_much_as_large_ones():
     masks = np.zeros((2, 10, 10), bool)
     masks[0, 0:4, 0:5] = True  # a region of 20 pixels

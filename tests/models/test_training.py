@@ -5,7 +5,7 @@ import pytest
 from models import detectors
 from models.augmentation import Augmentation, centre_crops, random_crops
 from models.errors import UserError
-from models.training import Backup, Batches, learning_rates
+from models.training import Backup, Batches, CollapseWatch, learning_rates
 
 
 def identity(images, labels):
@@ -184,8 +184,7 @@ class Killed(BaseException):
     pass
 
 
-def fit(toys, tiny, epochs=4, kill_after=None, **settings):
-    import keras
+def fit(toys, tiny, epochs=4, kill_after=None, callback=None, **settings):
 
     class Kill(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -197,7 +196,7 @@ def fit(toys, tiny, epochs=4, kill_after=None, **settings):
         "capsnet", epochs=epochs, batch_size=40, **{"learning_rate": 0.01, **settings}, **tiny
     )
     scorer = detector.fit(
-        images, labels, (images[:30], labels[:30]), images[:20], callbacks=(Kill(),)
+        images, labels, (images[:30], labels[:30]), images[:20], callbacks=(callback or Kill(),)
     )
     return detector, np.asarray(scorer(images)["re"])
 
@@ -231,3 +230,50 @@ def test_nan_stops_training_and_keeps_the_last_good_weights(toys, tiny, tmp_path
 def test_divergence_without_a_backup_is_an_error_too(toys, tiny):
     with pytest.raises(UserError, match="Training diverged"):
         fit(toys, tiny, learning_rate=1e30)
+
+
+def test_a_collapse_is_told_and_training_starts_once_more_also_after_a_kill(
+    toys, tiny, tmp_path, capsys
+):
+    """Here with a learning rate that is far too large."""
+    large = {"epochs": 6, "learning_rate": 0.4, "verbose": 2}
+    whole, expected = fit(toys, tiny, backup_dir=str(tmp_path / "whole"), **large)
+    collapse, again = whole.notes
+    assert "After epoch 3 of 6 the accuracy on the training images was 0." in collapse
+    assert again.startswith("Training was started once more, with learning rate 0.1 and stand")
+    assert f"Warning: {collapse}\n{again}\n" in capsys.readouterr().out
+    assert whole.history["lengths_accuracy"][-1] > 0.5
+    assert whole.finished_epochs == 6
+
+    class KillLater(keras.callbacks.Callback):
+        starts = 0
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.starts += epoch == 0
+            if self.starts == 2 and epoch == 2:
+                raise Killed
+
+    with pytest.raises(Killed):
+        fit(toys, tiny, backup_dir=str(tmp_path / "killed"), callback=KillLater(), **large)
+    resumed, scores = fit(toys, tiny, backup_dir=str(tmp_path / "killed"), **large)
+    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+    assert resumed.notes == whole.notes
+
+
+def test_the_watch_knows_what_guessing_reaches():
+    labels = np.array([0] * 60 + [1] * 40)
+    found = []
+
+    def look(accuracy, epochs=10, answers=1):
+        found.clear()
+        CollapseWatch(labels, epochs, answers, found.append).look({"accuracy": accuracy})
+        return bool(found)
+
+    assert look([0.5, 0.6, 0.65])
+    assert not look([0.5, 0.6, 0.75])
+    assert not look([0.5, 0.6])  # too early
+    assert look([0.3, 0.3, 0.3, 0.6, 0.9], epochs=20)
+    assert not look([0.3, 0.3, 0.3, 0.8, 0.3], epochs=20)  # only that epoch is looked at
+    assert not look([0.5, 0.6, 0.5], answers=2)
+    CollapseWatch(labels, 10, 1, found.append).look({"loss": [1.0, 1.0, 1.0]})
+    assert not found

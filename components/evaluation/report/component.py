@@ -8,23 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_data_validation as tfdv
-import tensorflow_model_analysis as tfma
 from tfx import v1 as tfx
-from tfx.components.util.model_utils import is_model_blessed
 from tfx.dsl.io import fileio
 from tfx.types.artifact import Artifact
 from tfx.utils import path_utils
 
-from components.data.examples import CONTRAST, TEXT, UNREADABLE_FILE, load_masks, load_split
+from components.data.examples import TEXT, UNREADABLE_FILE, load_masks, load_split
 from components.data.folder import UNREADABLE, Table
-from components.evaluation.metrics import AUROC
+from components.evaluation import verdict
+from components.evaluation.eval_config import CLASSES
+from components.evaluation.metrics import AUROC, load_measures
 from components.evaluation.report import page
-from components.evaluation.verdict import gates, overfitting
 from components.serving.export import NEAREST_IMAGE
 from components.serving.heatmaps import ANOMALY_MAP, stretched
 from components.serving.runner import SavedModelClient
 from models import metrics
-from models.scores import ANOMALY_SCORE
 
 _DISTRIBUTIONS = ("capsad", "tfx", "tensorflow", "keras", "apache-beam", "numpy")
 
@@ -43,7 +41,6 @@ def Report(  # noqa: N802
     model: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Model],
     model_run: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ModelRun],
     evaluation: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ModelEvaluation],
-    blessing: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ModelBlessing],
     report: tfx.dsl.components.OutputArtifact[ReportArtifact],
     run: tfx.dsl.components.Parameter[str],
 ) -> None:
@@ -53,11 +50,13 @@ def Report(  # noqa: N802
     outputs = SavedModelClient(path_utils.serving_model_path(model.uri)).score_arrays(test.images)
     predicted = outputs["class_probabilities"].argmax(axis=-1)
     normal = test.labels >= 0
-    measured = _evaluation(evaluation.uri)
+    measured = {
+        name: {output: values for output, values in outputs.items() if output != CLASSES}
+        for name, outputs in load_measures(evaluation.uri).items()
+    }
     training = json.loads(Path(model_run.uri, "history.json").read_text())
     splits = _split_sizes(statistics.uri)
     splits["test"] = _counts(test.texts)
-    blessed = is_model_blessed(blessing)
 
     data = page.ReportData(
         title=run["name"],
@@ -86,17 +85,17 @@ def Report(  # noqa: N802
         calibration_size=sum(splits["calibration"].values()),
         split_sizes=splits,
         history=training["history"],
-        blessed=blessed,
+        verdict=verdict.read(evaluation.uri),
         data_notes=[
             *run["data"]["warnings"],
             *run["data"]["left_out"],
             *_undecoded(examples.uri),
-            *overfitting(
+            *training["notes"],
+            *verdict.overfitting(
                 training["history"],
                 takes_best=run["config"]["training"]["settings"].get("patience") is not None,
             ),
         ],
-        gates=gates(run["gate"], measured["overall"][ANOMALY_SCORE][AUROC], blessed),
         config=run["config"],
         versions={
             "Python": platform.python_version(),
@@ -154,27 +153,6 @@ def _undecoded(examples_uri: str) -> list[str]:
         for image in json.load(file):
             table.add(UNREADABLE, image)
     return table.lines()
-
-
-def _evaluation(uri: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Reads the measures of the candidate.
-
-    Returns:
-        Slice (`overall` or a normal class) -> score -> measure -> value.
-    """
-    measured = {}
-    for slice_key, by_output in tfma.load_eval_result(uri).slicing_metrics:
-        name = "overall" if not slice_key else dict(slice_key)[CONTRAST]
-        name = name.decode() if isinstance(name, bytes) else name
-        measured[name] = {
-            score: {
-                measure: float(value.get("doubleValue", "nan"))  # NaN is given as text
-                for measure, value in by_key[""].items()
-            }
-            for score, by_key in by_output.items()
-            if score
-        }
-    return measured
 
 
 def _split_sizes(statistics_uri: str) -> dict[str, dict[str, int]]:

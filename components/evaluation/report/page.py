@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +12,15 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
+from components.evaluation.metrics import OVERALL
 from components.evaluation.report import figures, tables
 from components.evaluation.report.tables import AnomalyClass, NormalClass, Rate, Threshold
+from components.evaluation.verdict import Verdict
 from components.serving.heatmaps import overlay
 from models import metrics
 from models.files import spreadsheet_safe, whole_folder
 from models.scores import ANOMALY_SCORE, anomalousness
 
-OVERALL = "overall"
 _ALPHA = 0.05
 _SHOWN = 8
 _MISTAKES = 8
@@ -66,11 +68,9 @@ class ReportData:
     """Split -> class -> number of images."""
     history: Mapping[str, Sequence[float]]
     """Measure -> one value for each epoch, as Keras records it."""
-    blessed: bool
+    verdict: Verdict
     data_notes: Sequence[str]
-    """Sentences about the data: warnings, and what was left out."""
-    gates: Sequence[tuple[str, str]]
-    """Pairs of gate and outcome."""
+    """Sentences about data and training: warnings, and what was left out."""
     config: Mapping[str, object]
     versions: Mapping[str, str]
     seed: int
@@ -103,8 +103,7 @@ def write(folder: str, data: ReportData) -> None:
         "pixels": data.pixels,
         "accuracy": data.accuracy,
         "normal_classes": len(data.normal_classes),
-        "blessed": data.blessed,
-        "gates": data.gates,
+        "verdict": dataclasses.asdict(data.verdict),
         "data": data.data_notes,
     }
     with whole_folder(folder) as incomplete:
@@ -155,6 +154,7 @@ def _html(data: ReportData, made: _Tables, pictures: Mapping[str, bytes]) -> str
         .render(
             data=data,
             scores=list(data.scores),
+            anomalies=int((data.labels < 0).sum()),
             pictures=encoded,
             thresholds=made.thresholds,
             chosen=made.chosen,

@@ -8,7 +8,12 @@ from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluation.eval_config import eval_config
-from components.evaluation.metrics import RankingMetrics, _computations
+from components.evaluation.metrics import (
+    RankingMetrics,
+    _class_computations,
+    _ranking_computations,
+)
+from models import metrics
 
 
 @pytest.mark.parametrize("levels", [5, 1000000])
@@ -42,7 +47,13 @@ def test_tfma_gives_the_exact_measures_overall_and_a_slice(levels):
         assert measured["auroc"] == pytest.approx(expected, abs=1e-12)
         expected = average_precision_score(part.is_anomaly, -part.score)
         assert measured["aupr"] == pytest.approx(expected, abs=1e-12)
-        assert 0 < measured["fpr_at_95_tpr"] <= 1
+        anomalies = part.score[part.is_anomaly == 1]
+        found = min(t for t in anomalies if (anomalies <= t).mean() >= 0.95)
+        expected = (part.score[part.is_anomaly == 0] <= found).mean()
+        assert measured["fpr_at_95_tpr"] == pytest.approx(expected, abs=1e-12)
+        low, high = metrics.auroc_interval(-part.score, part.is_anomaly)
+        assert (measured["auroc_low"], measured["auroc_high"]) == pytest.approx((low, high))
+        assert measured["spread"] == pytest.approx(np.ptp(part.score))
 
 
 def test_one_sided_slices_are_nan_not_an_error():
@@ -64,14 +75,47 @@ def test_one_sided_slices_are_nan_not_an_error():
     assert np.isnan(float(measured[""][""]["auroc"]["doubleValue"]))
 
 
-def test_only_the_calibrated_score_is_gated_and_only_overall():
-    config = eval_config(["pp", "re", "anomaly_score"], 0.8, 0.03, "digest")
-    gated = [spec for spec in config.metrics_specs if spec.per_slice_thresholds]
-    assert [list(spec.output_names) for spec in gated] == [["anomaly_score"]]
-    (gate,) = gated[0].per_slice_thresholds["auroc"].thresholds
-    assert list(gate.slicing_specs) == [config_pb2.SlicingSpec()]
-    assert gate.threshold.value_threshold.lower_bound.value == 0.8
-    assert gate.threshold.change_threshold.absolute.value == -0.03
+def test_classes_are_measured_on_normal_images_each_class_counting_the_same():
+    inputs = [
+        metric_types.StandardMetricInputs(
+            labels={"class_probabilities": np.array([label])},
+            predictions={"class_probabilities": np.array(probabilities)},
+            example_weights=None,
+        )
+        for label, probabilities, count in (
+            (0, [0.9, 0.1], 90),
+            (1, [0.8, 0.2], 5),
+            (1, [0.3, 0.7], 5),
+            (-1, [0.05, 0.95], 40),
+        )
+        for _ in range(count)
+    ]
+    config = config_pb2.EvalConfig(
+        model_specs=[
+            config_pb2.ModelSpec(
+                label_keys={"class_probabilities": "label"}, prediction_key="class_probabilities"
+            )
+        ]
+    )
+    (computation,) = _class_computations(output_names=["class_probabilities"], eval_config=config)
+    combiner = computation.combiner
+    parts = [combiner.create_accumulator() for _ in range(2)]
+    for place, element in enumerate(inputs):
+        parts[place % 2] = combiner.add_input(parts[place % 2], element)
+    found = combiner.extract_output(combiner.merge_accumulators(parts))
+    measured = {key.name: value for key, value in found.items()}
+    assert measured["balanced_accuracy"] == pytest.approx(0.75)
+    assert measured["guessed"] == 0.5
+    assert 0.5 < measured["balanced_accuracy_low"] < 0.65  # Ten images of a class tell little.
+    assert measured["spread"] == pytest.approx(0.85)
+
+
+def test_there_are_no_thresholds_beside_the_verdict():
+    config = eval_config(["pp", "anomaly_score"], "digest")
+    assert {name for spec in config.metrics_specs for name in spec.output_names} == {
+        *("pp", "anomaly_score", "class_probabilities")
+    }
+    assert not any(spec.per_slice_thresholds for spec in config.metrics_specs)
 
 
 def test_a_score_that_the_last_blessed_model_did_not_have_is_nan():
@@ -85,7 +129,7 @@ def test_a_score_that_the_last_blessed_model_did_not_have_is_nan():
         example_weights=None,
     )
     for model, count in (("candidate", 1), ("baseline", 0)):
-        (computation,) = _computations(
+        (computation,) = _ranking_computations(
             model_names=[model],
             output_names=["conformity"],
             eval_config=config_pb2.EvalConfig(
@@ -93,5 +137,4 @@ def test_a_score_that_the_last_blessed_model_did_not_have_is_nan():
             ),
         )
         combiner = computation.combiner
-        scores, _ = combiner.add_input(combiner.create_accumulator(), inputs)
-        assert len(scores) == count
+        assert len(combiner.add_input(combiner.create_accumulator(), inputs)) == count

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from components.evaluation.report import page, tables
+from components.evaluation.verdict import Check, Verdict
 from models import metrics
+
+BLESSED = Verdict(True, "Blessed: so & so", "It is good.", [Check("auROC > 0.5", "0.7", True)])
 
 
 @pytest.fixture
@@ -37,15 +40,21 @@ def data():
         scores=scores,
         auroc={"overall": auroc, names[0]: auroc, names[1]: {}},
         measures={
-            name: {"auroc": auroc[name], "aupr": 0.5, "fpr_at_95_tpr": 0.25} for name in scores
+            name: {
+                "auroc": auroc[name],
+                "auroc_low": 0.61,
+                "auroc_high": 0.83,
+                "aupr": 0.5,
+                "fpr_at_95_tpr": 0.25,
+            }
+            for name in scores
         },
         accuracy=0.97,
         calibration_size=50,
         split_sizes={"train": {names[0]: 100}, "test": {names[0]: 30, "odd": 60}},
         history={"loss": [1.0, 0.5], "val_loss": [1.1, 0.6]},
-        blessed=True,
+        verdict=BLESSED,
         data_notes=["3 files ignored, because hidden: <x>"],
-        gates=[("auROC at least 0.6", "0.7: passed")],
         config={"data": {"source": "made up"}, "seed": 0},
         versions={"Python": "3"},
         seed=0,
@@ -62,14 +71,19 @@ def test_the_page_is_self_contained_and_escaped(data, tmp_path):
     assert sources
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert "http" not in re.sub(r"data:[^\"]*", "", html)
-    assert "Blessed" in html
+    assert "Blessed: so &amp; so" in html
+    assert "auROC &gt; 0.5" in html and "It is good." in html
+    assert "0.6100 to 0.8300" in html
+    assert "tested on 60 anomalies and 60 normal images" in html
     assert "3 files ignored, because hidden: &lt;x&gt;" in html
     assert f"{data.auroc['overall']['anomaly_score']:.4f}" in html
 
 
 def test_a_refused_model_says_so(data, tmp_path):
-    page.write(str(tmp_path), dataclasses.replace(data, blessed=False))
-    assert "Not blessed" in (tmp_path / "report.html").read_text()
+    refused = Verdict(False, "Not blessed", "It is bad.", [Check("auROC > 0.5", "0.4", False)])
+    page.write(str(tmp_path), dataclasses.replace(data, verdict=refused))
+    html = (tmp_path / "report.html").read_text()
+    assert "Not blessed" in html and "failed" in html and 'class="verdict"' in html
 
 
 def test_same_data_same_bytes_and_nothing_half_written(data, tmp_path):
