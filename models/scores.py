@@ -11,6 +11,8 @@ from keras import ops
 from models.layers.squash import vector_length
 
 ANOMALY_SCORE = "anomaly_score"
+LEAST_ALPHA = "least_alpha"
+"""Of n calibration images `1 / (n + 1)`: no alpha up to this can flag an image."""
 
 
 def is_normality_score(name: str) -> bool:

@@ -34,6 +34,8 @@ class Results:
     """Share of the normal test images whose predicted class is right."""
     normal_classes: int
     """Number of normal classes. With one there is nothing to tell apart."""
+    calibration_images: int
+    """Number n of normal images for calibration: alpha must be above 1 / (n + 1)."""
     blessed: bool
     verdict: dict[str, Any]
     """The verdict, see `components.evaluation.verdict.Verdict`."""
@@ -67,6 +69,7 @@ def read(output_dir: str) -> Results:
         pixels=summary["pixels"],
         accuracy=summary["accuracy"],
         normal_classes=summary["normal_classes"],
+        calibration_images=summary["calibration_images"],
         blessed=summary["verdict"]["blessed"],
         verdict=summary["verdict"],
         data=summary["data"],

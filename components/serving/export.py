@@ -12,6 +12,7 @@ from components.data.decode import decode_image
 from components.data.examples import ENCODED, make_example
 from components.data.formats import WHITE
 from components.data.protocol import ANOMALY_LABEL
+from models.scores import ANOMALY_SCORE, LEAST_ALPHA
 
 MOST_SIMILAR_CLASS = "most_similar_class"
 NEAREST_IMAGE = "nearest_image"
@@ -37,8 +38,9 @@ def export(
     * `score_arrays` takes `images`, uint8 (B, H, W, K), for any H and W.
 
     All signatures return the named outputs of the scorer, and `most_similar_class`, string (B,),
-    which is the name of the most probable class. If the scorer tells the number of the
-    `nearest_image`, the signatures return its name instead, string (B,).
+    which is the name of the most probable class. If the scorer is calibrated, there is
+    `least_alpha`, float (B,), the same for all images, see `models.scores`. If the scorer tells
+    the number of the `nearest_image`, the signatures return its name instead, string (B,).
 
     Args:
         scorer: model that the `fit` of a detector returns.
@@ -57,6 +59,9 @@ def export(
         names = tf.constant(class_names or [str(i) for i in range(probabilities.shape[-1])])
         if image_names is not None and NEAREST_IMAGE in outputs:
             outputs[NEAREST_IMAGE] = tf.gather(tf.constant(image_names), outputs[NEAREST_IMAGE])
+        if ANOMALY_SCORE in outputs:
+            least = 1 / (scorer.get_layer(ANOMALY_SCORE).size + 1)
+            outputs[LEAST_ALPHA] = tf.fill(tf.shape(outputs[ANOMALY_SCORE]), least)
         return {**outputs, MOST_SIMILAR_CLASS: tf.gather(names, tf.argmax(probabilities, axis=-1))}
 
     def score_images(images: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -10,10 +10,11 @@ import numpy as np
 
 from models.errors import UserError
 from models.files import spreadsheet_safe
+from models.scores import ANOMALY_SCORE, LEAST_ALPHA
 
 Row = dict[str, str | bool | float]
 
-_SCORE, _CLASS = "anomaly_score", "most_similar_class"
+_SCORE, _CLASS = ANOMALY_SCORE, "most_similar_class"
 
 
 def rows(paths: Sequence[str], outputs: dict[str, np.ndarray], alpha: float) -> Iterator[Row]:
@@ -27,24 +28,29 @@ def rows(paths: Sequence[str], outputs: dict[str, np.ndarray], alpha: float) -> 
         alpha: share of normal images that may be flagged by mistake, in (0, 1).
 
     Raises:
-        UserError: if the model is not calibrated or is none of ours.
+        UserError: if the model is not calibrated or is none of ours, or a score is no number.
     """
-    if not {_SCORE, _CLASS} <= outputs.keys():
+    if not {_SCORE, _CLASS} <= outputs.keys() or outputs[_SCORE].dtype.kind != "f":
         raise UserError(
             f"The model has no outputs '{_SCORE}' and '{_CLASS}': give one that `capsad run` has "
             "pushed."
         )
+    for path, score in zip(paths, outputs[_SCORE], strict=False):
+        if not 0 <= score <= 1:  # This is also true of NaN.
+            raise UserError(
+                f"The model gave {score} as {_SCORE} of {path}, which is not between 0 and 1: "
+                "give a model that `capsad run` has pushed."
+            )
     # Texts come after numbers.
     raw = sorted(
         (
             name
             for name, values in outputs.items()
-            if values.ndim == 1 and name not in (_SCORE, _CLASS)
+            if values.ndim == 1 and name not in (_SCORE, _CLASS, LEAST_ALPHA)
         ),
         key=lambda name: (outputs[name].dtype.kind in "US", name),
     )
-    # This is computed in float32, as in the report.
-    flagged = outputs[_SCORE] > np.float32(1 - alpha)
+    flagged = _exceeds(outputs[_SCORE], alpha)
     for i, path in enumerate(paths):
         yield {
             "image": os.fsencode(path).decode(errors="backslashreplace"),
@@ -53,6 +59,22 @@ def rows(paths: Sequence[str], outputs: dict[str, np.ndarray], alpha: float) -> 
             _CLASS: str(outputs[_CLASS][i]),
             **{name: _value(outputs[name][i]) for name in raw},
         }
+
+
+def cannot_flag(outputs: dict[str, np.ndarray], alpha: float) -> str:
+    """A sentence if the model can flag no image at all with `alpha`, else nothing."""
+    if LEAST_ALPHA not in outputs or _exceeds(1 - outputs[LEAST_ALPHA], alpha).any():
+        return ""
+    least = float(outputs[LEAST_ALPHA].max())
+    return (
+        f"No image can be flagged with alpha {alpha:g}: the model was calibrated on "
+        f"{1 / least - 1:.0f} images, so alpha must be above {least:.3g}."
+    )
+
+
+def _exceeds(anomaly_score: np.ndarray, alpha: float) -> np.ndarray:
+    # This is computed in float32, as in the report.
+    return anomaly_score > np.float32(1 - alpha)
 
 
 def _write_csv(rows: Iterable[Row], file: IO[str]) -> None:

@@ -36,6 +36,10 @@ def show(result: results.Results, heading: str, told: Sequence[str] = ()) -> Non
             f"  pixels of {result.pixels['images']:.0f} images with masks: auROC "
             f"{result.pixels['auroc']:.4f}, PRO {result.pixels['pro']:.4f}"
         )
+    least = 1 / (result.calibration_images + 1)
+    click.echo(
+        f"  calibrated on {result.calibration_images} images: alpha must be above {least:.2g}"
+    )
     click.echo()
     for note in result.data:
         if note not in told:

@@ -189,14 +189,19 @@ def _rows(
     """The rows of what was scored, whose heat maps are written; the rest is told."""
     from components.serving.files import Unreadable
     from components.serving.heatmaps import HeatmapWriter
-    from components.serving.rows import rows
+    from components.serving.rows import cannot_flag, rows
 
+    told = False
     writer = HeatmapWriter(heatmaps) if heatmaps else None
     for result in results:
         if isinstance(result, Unreadable):
             progress.unreadable += 1
             progress.tell(f"{result.name}: {result.reason}")
         else:
+            warning = cannot_flag(result.outputs, alpha)
+            if warning and not told:
+                progress.tell(f"Warning: {warning}")
+                told = True
             found = list(rows(result.names, result.outputs, alpha))
             if writer:
                 flagged = [bool(row["flagged"]) for row in found]

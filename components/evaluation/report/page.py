@@ -103,6 +103,7 @@ def write(folder: str, data: ReportData) -> None:
         "pixels": data.pixels,
         "accuracy": data.accuracy,
         "normal_classes": len(data.normal_classes),
+        "calibration_images": data.calibration_size,
         "verdict": dataclasses.asdict(data.verdict),
         "data": data.data_notes,
     }

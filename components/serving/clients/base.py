@@ -1,8 +1,10 @@
 """The interface of all clients, and the code that they share."""
 
 import abc
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +12,9 @@ from models.errors import UserError
 
 SIGNATURE, INPUT = "score_images", "images"
 ATTEMPTS = 5
+MOST_BYTES = 512 * 1024**2
+"""Largest answer of a server, in bytes after decompression."""
+_LONGEST_MESSAGE = 300
 _FIRST_PAUSE = 0.25  # seconds; each pause is twice as long as the one before
 
 
@@ -59,7 +64,7 @@ class RemoteClient(Client):
         attempt = 1
         while True:
             try:
-                return self.request(images)
+                return self._checked(self._in_time(lambda: self.request(images)), len(images))
             except Unavailable as error:
                 if attempt == ATTEMPTS:
                     raise UserError(
@@ -72,6 +77,39 @@ class RemoteClient(Client):
     @abc.abstractmethod
     def request(self, images: Sequence[bytes]) -> dict[str, np.ndarray]:
         """Makes one attempt. It raises `Unavailable` if another attempt may succeed."""
+
+    def _in_time(self, request: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Calls `request` with a limit on its whole duration.
+
+        Libraries limit only the time between two bytes, so a slow drip would never end.
+        """
+        outcome: list[Any] = []
+
+        def run() -> None:
+            try:
+                outcome.append(request())
+            except BaseException as error:
+                outcome.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        # The libraries' own limits come first, if they work.
+        thread.join(self.timeout + 1)
+        if not outcome:
+            raise self.deadline_exceeded()
+        (result,) = outcome
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def _checked(self, outputs: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+        """Returns `outputs` if each has one value for each of `count` images."""
+        for name, values in outputs.items():
+            if values.shape[:1] != (count,):
+                raise self.failed(
+                    f"its output '{name}' has the shape {values.shape} for {count} images"
+                )
+        return outputs
 
     def deadline_exceeded(self) -> UserError:
         """Returns the error for a request that took too long."""
@@ -91,12 +129,26 @@ class RemoteClient(Client):
 
     def failed(self, message: str) -> UserError:
         """Returns the error for any other answer."""
-        return UserError(f"The server at {self.url} failed on model '{self.model_name}': {message}")
+        line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
+        short = line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]} ..."
+        return UserError(f"The server at {self.url} failed on model '{self.model_name}': {short}")
+
+    def too_large(self) -> UserError:
+        """Returns the error for an answer above `MOST_BYTES`."""
+        return self.failed(f"its answer is larger than {MOST_BYTES // 1024**2} MiB")
 
 
 def as_array(values: np.ndarray | Sequence) -> np.ndarray:
-    """Makes an array. Floats become float32, and texts, which are bytes in TensorFlow, str."""
+    """Makes an array. Floats become float32, and texts, which are bytes in TensorFlow, str.
+
+    Raises:
+        ValueError: if there is anything but numbers and texts, or rows differ in length.
+    """
     array = np.asarray(values)
     if array.dtype == object:
-        return np.array([text.decode() for text in array])
+        if not all(isinstance(text, bytes) for text in array.flat):
+            raise ValueError("Neither numbers nor texts.")
+        return np.array([text.decode() for text in array.flat]).reshape(array.shape)
+    if array.dtype.kind not in "fiuU":
+        raise ValueError(f"Neither numbers nor texts, but {array.dtype}.")
     return array.astype("float32") if array.dtype.kind == "f" else array

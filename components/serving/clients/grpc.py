@@ -11,6 +11,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from components.data.pixels import decoder_reason
 from components.serving.clients.base import (
     INPUT,
+    MOST_BYTES,
     SIGNATURE,
     Refused,
     RemoteClient,
@@ -20,7 +21,7 @@ from components.serving.clients.base import (
 
 _OPTIONS = [
     # Reconstructions of large images exceed the default of 4 MB.
-    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_receive_message_length", MOST_BYTES),
     ("grpc.max_send_message_length", -1),
     # These are not longer than our own pauses. Otherwise gRPC would fail at once in our next
     # attempts, because it would still wait before it connects again.
@@ -48,13 +49,20 @@ class GrpcClient(RemoteClient):
             response = self._service.Predict(request, self.timeout)
         except grpc.RpcError as error:
             raise self._explained(error.code(), decoder_reason(error.details())) from error
-        return {name: as_array(tf.make_ndarray(value)) for name, value in response.outputs.items()}
+        try:
+            return {
+                name: as_array(tf.make_ndarray(value)) for name, value in response.outputs.items()
+            }
+        except (ValueError, TypeError) as error:
+            raise self.failed(f"its answer cannot be read ({error})") from None
 
     def _explained(self, code: grpc.StatusCode, details: str) -> Exception:
         if code == grpc.StatusCode.UNAVAILABLE:
             return Unavailable(details)
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
             return self.deadline_exceeded()
+        if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+            return self.too_large()
         if code == grpc.StatusCode.NOT_FOUND:
             return self.model_unknown()
         if code == grpc.StatusCode.INVALID_ARGUMENT and "ignature" not in details:

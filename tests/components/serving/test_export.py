@@ -101,6 +101,7 @@ def test_the_saved_model_gives_our_scores_where_our_packages_cannot_be_imported(
         similar = scores.pop("most_similar_class")
         classes = expected["class_probabilities"].argmax(axis=-1)
         assert similar == ["abc"[index] for index in classes]
+        np.testing.assert_allclose(scores.pop("least_alpha"), 5 * [1 / 31], rtol=1e-6)
         assert scores.keys() == expected.keys(), signature
         for key, value in scores.items():
             np.testing.assert_allclose(

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from components.serving.rows import FORMATS, rows
+from components.serving.rows import FORMATS, cannot_flag, rows
 from models.errors import UserError
 
 OUTPUTS = {
@@ -38,6 +38,17 @@ def test_rows():
     }
     # 0.95 as float32 does not exceed 1 - 0.05, as in the report.
     assert (second["flagged"], third["flagged"]) == (False, True)
+
+
+def test_an_alpha_that_can_flag_nothing_is_told():
+    calibrated = {**OUTPUTS, "least_alpha": np.full(3, 1 / 20, "float32")}
+    assert "least_alpha" not in next(rows(PATHS, calibrated, alpha=0.1))
+    assert cannot_flag(calibrated, 0.0501) == ""
+    for alpha in (0.05, 0.01):
+        told = cannot_flag(calibrated, alpha)
+        assert f"alpha {alpha:g}: " in told
+        assert "calibrated on 19 images, so alpha must be above 0.05." in told
+    assert cannot_flag(OUTPUTS, 0.001) == ""  # An older model does not tell.
 
 
 @pytest.mark.parametrize(("alpha", "flagged"), [(0.01, 0), (0.05, 1), (0.5, 2), (0.95, 3)])

@@ -155,6 +155,7 @@ def test_inputs_and_outputs_with_the_scores_of_the_in_process_model(
     for index, identity in enumerate(ids):
         similar = found[identity].pop("most_similar_class")
         assert similar == str(expected["class_probabilities"][index].argmax())
+        assert np.squeeze(found[identity].pop("least_alpha")) == pytest.approx(1 / 31)
         assert found[identity].keys() == expected.keys()
         for name, value in found[identity].items():
             np.testing.assert_allclose(

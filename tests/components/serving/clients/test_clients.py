@@ -1,7 +1,11 @@
+import contextlib
+import gzip
 import http.server
+import itertools
 import json
 import socket
 import threading
+import time
 from concurrent import futures
 
 import grpc
@@ -12,7 +16,8 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from components.data.pixels import decoder_reason
 from components.serving import clients
-from components.serving.clients import base
+from components.serving.clients import base, rest
+from components.serving.rows import rows
 from components.serving.runner import newest_version
 from models.errors import UserError
 
@@ -34,7 +39,7 @@ def test_batches_of_any_size(client, count, pushed, toys, to_png):
     images, _ = toys(count, 3, seed=7)
     scores = client.score([to_png(image) for image in images])
     expected = {name: np.asarray(value) for name, value in pushed.scorer(images).items()}
-    assert scores.keys() == {*expected, "most_similar_class"}
+    assert scores.keys() == {*expected, "most_similar_class", "least_alpha"}
     for name, values in expected.items():
         assert scores[name].dtype == np.float32
         np.testing.assert_allclose(scores[name], values, atol=1e-5, err_msg=name)
@@ -224,6 +229,137 @@ def test_other_errors_end_at_once(scheme, answer, message, fake):
     with pytest.raises(UserError, match=message):
         clients.remote(url, "capsad", timeout=10).score([b"x"])
     assert server.requests == 1
+
+
+ANSWER = {
+    "outputs": {
+        "anomaly_score": [0.5],
+        "most_similar_class": ["bolt"],
+        "pp": [0.25],
+        "reconstruction": [[[0.0]]],
+    }
+}
+
+
+@pytest.fixture
+def raw(few_pauses):
+    """Starts a server that sends what a function of the connection yields; returns its URL."""
+    servers = []
+
+    def start(answer):
+        server = socket.create_server(("127.0.0.1", 0))
+        servers.append(server)
+
+        def serve():
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection, contextlib.suppress(OSError):
+                    connection.recv(1 << 20)
+                    for part in answer():
+                        connection.sendall(part)
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(1 << 20):
+                        pass
+
+        threading.Thread(target=serve, daemon=True).start()
+        return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
+
+
+def slow_head():
+    for byte in itertools.chain(HEAD, itertools.repeat(b"x"[0])):
+        yield bytes([byte])
+        time.sleep(0.05)
+
+
+def slow_body():
+    yield HEAD + b"\r\n"
+    while True:
+        yield b" "
+        time.sleep(0.05)
+
+
+def silent_body():
+    yield HEAD + b"\r\n "
+    time.sleep(5)
+
+
+def endless_body():
+    yield HEAD + b"\r\n"
+    while True:
+        yield b" " * 65536
+
+
+def bomb():
+    yield HEAD + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b" " * (64 << 20))
+
+
+@pytest.mark.parametrize("answer", [slow_head, slow_body, silent_body])
+def test_no_drip_outlasts_the_deadline(answer, raw):
+    started = time.monotonic()
+    with pytest.raises(UserError, match="did not answer within 0.5 s"):
+        clients.remote(raw(answer), "capsad", timeout=0.5).score([b"x"])
+    assert time.monotonic() - started < 4
+
+
+@pytest.mark.parametrize("answer", [endless_body, bomb])
+def test_no_answer_fills_the_memory(answer, raw, monkeypatch):
+    monkeypatch.setattr(base, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(rest, "MOST_BYTES", 1 << 20)
+    with pytest.raises(UserError, match="answer is larger than 1 MiB"):
+        clients.remote(raw(answer), "capsad", timeout=20).score([b"x"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"\xff\xfe{}",
+        b"[" * 100_000,
+        b'{"outputs": [0.5]}',
+        b'{"outputs": {"pp": 0.5}}',
+        b'{"outputs": {"pp": [0.5, 0.6]}}',
+        b'{"outputs": {"pp": [[0.5], [0.5, 0.6]]}}',
+        b'{"outputs": {"pp": [null]}}',
+        b'{"outputs": {"pp": [{"b64": "eA=="}]}}',
+        b'{"outputs": {"pp": [true]}}',
+        b'{"outputs": {"pp": [1e999999, "x"]}}',
+        b'{"outputs": {"pp": [%d]}}' % 10**40,
+    ],
+)
+def test_answers_of_another_form_are_one_sentence(body, raw):
+    with pytest.raises(UserError, match="failed on model 'capsad': ") as raised:
+        clients.remote(raw(lambda: [HEAD + b"\r\n", body]), "capsad", timeout=5).score([b"x"])
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 450
+
+
+def test_a_long_message_of_a_server_is_cut(raw):
+    body = json.dumps({"error": "no\n\x1b[31m" * 10_000}).encode()
+    answer = [b"HTTP/1.1 500 Bad\r\nConnection: close\r\n\r\n", body]
+    with pytest.raises(UserError, match=r"no \[31mno .* \.\.\.$") as raised:
+        clients.remote(raw(lambda: answer), "capsad", timeout=5).score([b"x"])
+    assert len(str(raised.value)) < 450
+
+
+@pytest.mark.parametrize("score", ["NaN", "Infinity", "-0.1", "1.5"])
+def test_a_score_that_is_none_is_not_shown(score, raw):
+    body = json.dumps(ANSWER).replace("[0.5]", f"[{score}]").encode()
+    outputs = clients.remote(raw(lambda: [HEAD + b"\r\n", body]), "capsad", timeout=5).score([b"x"])
+    with pytest.raises(UserError, match=r"as anomaly_score of a\.png, which is not between 0"):
+        list(rows(["a.png"], outputs, 0.05))
+    with pytest.raises(UserError, match="no outputs"):
+        list(rows(["a.png"], {**outputs, "anomaly_score": np.array(["x"])}, 0.05))
 
 
 def test_the_newest_version_is_taken(tmp_path):
