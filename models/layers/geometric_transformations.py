@@ -13,7 +13,8 @@ from models.layers.shapes import Shape
 class GeometricTransformations(keras.layers.Layer):
     """Flips images left to right, rotates them by quarter turns and, with `shifts`, moves them.
 
-    Transformation 0 is the identity. Pixels that a move leaves empty are filled by reflection.
+    Transformation 0 is the identity. Rotations are counter-clockwise. Pixels that a move leaves
+    empty are filled by reflection, which repeats the outermost pixels (`c b a | a b c`).
 
     Args:
         shifts: whether to move images by a quarter of their size in each direction, too. This gives
@@ -27,7 +28,7 @@ class GeometricTransformations(keras.layers.Layer):
         after transformation 1, and so on.
 
     Reference:
-        Golan, El-Yaniv 2018, arXiv 1805.10917, section 4.
+        Golan, El-Yaniv 2018, arXiv 1805.10917, section 4; the filling is that of their code.
     """
 
     def __init__(self, shifts: bool = False, **kwargs: Any):
@@ -52,16 +53,18 @@ class GeometricTransformations(keras.layers.Layer):
     ) -> np.ndarray | keras.KerasTensor:
         """Applies one transformation to images (B, H, W, K), an array or a tensor."""
         flip, down, right, turns = self.transformations[index]
+        library = np if isinstance(images, np.ndarray) else ops
         if flip:
-            images = images[:, :, ::-1]
-        if down or right:
-            by = images.shape[1] // 4
-            library = np if isinstance(images, np.ndarray) else ops
-            images = library.pad(images, ((0, 0), (by, by), (by, by), (0, 0)), mode="reflect")
-            size = images.shape[1] - 2 * by
-            top, left = by - down * by, by - right * by
-            images = images[:, top : top + size, left : left + size]
-        return _turned(images, turns)
+            images = library.flip(images, axis=2)
+        size = images.shape[1]
+        for axis, move in ((1, down), (2, right)):
+            if move:
+                images = library.take(images, _moved(size, move * (size // 4)), axis=axis)
+        if turns in (1, 3):
+            images = library.transpose(images, (0, 2, 1, 3))
+        if turns:
+            images = library.flip(images, axis={1: 1, 2: (1, 2), 3: 2}[turns])
+        return images
 
     def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
         """Applies all transformations."""
@@ -96,12 +99,7 @@ class GeometricTransformations(keras.layers.Layer):
         return {**super().get_config(), "shifts": self.shifts}
 
 
-def _turned(images: np.ndarray | keras.KerasTensor, turns: int) -> np.ndarray | keras.KerasTensor:
-    """Rotates images by a number of quarter turns, counter-clockwise."""
-    if turns == 2:
-        return images[:, ::-1, ::-1]
-    if turns in (1, 3):
-        library = np if isinstance(images, np.ndarray) else ops
-        images = library.transpose(images, (0, 2, 1, 3))
-        return images[:, ::-1] if turns == 1 else images[:, :, ::-1]
-    return images
+def _moved(size: int, by: int) -> np.ndarray:
+    """Places, int (size,), of the pixels that a move by `by` pixels brings to places 0, 1, ..."""
+    start = abs(by)
+    return np.pad(np.arange(size), start, mode="symmetric")[start - by :][:size]

@@ -8,6 +8,7 @@ from sklearn.svm import OneClassSVM
 
 from models import layers
 from models.detectors.cnn_ocsvm import fit_machine
+from tests.backends import array
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_one_class_layer_equals_scikit_learn(exact, features):
         mapped = nystroem.fit_transform(unit)
         theirs = SGDOneClassSVM(nu=0.1, random_state=3, average=True).fit(mapped)
         expected = theirs.decision_function(mapped)
-    found = np.asarray(layer_of(machine)(features))
+    found = array(layer_of(machine)(features))
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
@@ -71,7 +72,7 @@ def test_nearest_neighbours_are_those_of_scikit_learn(features):
 def test_geometric_transformations_all_differ_and_begin_with_the_identity(shifts, count):
     layer = layers.GeometricTransformations(shifts)
     images = np.random.default_rng(0).random((2, 12, 12, 3)).astype("float32")
-    transformed = np.asarray(layer(images)).reshape(count, 2, 12, 12, 3)
+    transformed = array(layer(images)).reshape(count, 2, 12, 12, 3)
     np.testing.assert_array_equal(transformed[0], images)
     np.testing.assert_array_equal(transformed[1], np.rot90(images, axes=(1, 2)))
     np.testing.assert_array_equal(transformed[3], np.rot90(images, 3, axes=(1, 2)))
@@ -79,6 +80,20 @@ def test_geometric_transformations_all_differ_and_begin_with_the_identity(shifts
     assert len({image.tobytes() for image in transformed[:, 0]}) == count
     for index in range(count):  # arrays, in training, as tensors, in scoring
         np.testing.assert_array_equal(layer.transform(images, index), transformed[index])
+
+
+def test_moves_repeat_the_outermost_pixels():
+    layer = layers.GeometricTransformations(shifts=True)
+    row = np.arange(1, 9, dtype="float32")
+    images = np.tile(row, (8, 1))[None, :, :, None]
+    expected = {1: [2, 1, 1, 2, 3, 4, 5, 6], -1: [3, 4, 5, 6, 7, 8, 8, 7]}
+    transformed = array(layer(images))[..., 0]
+    for move, moved in expected.items():
+        right = transformed[layer.transformations.index((False, 0, move, 0))]
+        np.testing.assert_array_equal(right, np.tile(moved, (8, 1)))
+        down = array(layer(images.swapaxes(1, 2)))[..., 0]
+        down = down[layer.transformations.index((False, move, 0, 0))]
+        np.testing.assert_array_equal(down, np.tile(moved, (8, 1)).T)
 
 
 def test_log_probability_is_that_of_what_was_done():
