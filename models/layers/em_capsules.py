@@ -1,17 +1,21 @@
 """Matrix capsules with EM routing."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from models.layers.float32_layer import Float32Layer
 from models.layers.shapes import Shape
 
 _POSE = 4  # poses are 4 x 4 matrices
 _PARTS = _POSE * _POSE
 _LEAST_VARIANCE = 1e-4
 _PosesShape = tuple[int | None, int, int, int, int]  # B, H, W, I, 16
+_LOWEST = -1e30
 
 
 def em_routing(
@@ -20,11 +24,14 @@ def em_routing(
     beta_use: keras.KerasTensor,
     beta_activate: keras.KerasTensor,
     iterations: int,
+    over_positions: Callable = lambda values, reduce, nothing: values,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Clusters the votes of the lower capsules by a mixture of Gaussians.
 
-    The E-step is done in log space. If all lower capsules are inactive, the poses are the plain
-    mean of the votes, and the activations depend on `beta_activate` alone.
+    The upper capsules compete: each lower capsule is divided among all upper capsules that it votes
+    for, in proportion to how well they explain its vote. The E-step is done in log space. If all
+    lower capsules are inactive, the poses are the plain mean of the votes, and the activations
+    depend on `beta_activate` alone. All is computed in float32.
 
     Args:
         votes: float tensor, shape (N, J, I, 16): the vote of each of the I lower capsules for each
@@ -33,6 +40,10 @@ def em_routing(
         beta_use: cost of using an upper capsule, per unit of data and dimension, shape (J,).
         beta_activate: reward for activating an upper capsule, shape (J,).
         iterations: number of routing iterations, at least 1.
+        over_positions: for lower capsules that vote at several positions, a function
+            `(values, reduce, nothing)` that reduces values (N, I), by `ops.max` or `ops.sum`, over
+            all positions at which the same lower capsule votes, and returns the results for each
+            position, shape (N, I). `nothing` is a value without effect on the result.
 
     Returns:
         Poses, shape (N, J, 16), and activations, shape (N, J), in [0, 1], of the upper capsules.
@@ -42,12 +53,18 @@ def em_routing(
         temperature rises with each iteration as in Gritzman 2019, Avoiding implementation pitfalls
         of "Matrix capsules with EM routing", arXiv 1907.00652.
     """
-    above, below = votes.shape[1:3]
+    below = votes.shape[2]
+    votes, activations, beta_use, beta_activate = (
+        ops.cast(values, "float32") for values in (votes, activations, beta_use, beta_activate)
+    )
     # N, 1, I
     weight = activations[:, None]
-    # N, J, I
-    responsibility = weight * ops.ones((1, above, 1), dtype=votes.dtype) / above
+    # N, J, I: at first, all upper capsules explain a vote equally well.
+    coupling = _divided(ops.zeros_like(votes[..., 0]), over_positions)
+    # N, J
+    equal_share = ops.sum(coupling, axis=-1)
     for iteration in range(iterations):
+        responsibility = coupling * weight
         # M-step. N, J
         total = ops.sum(responsibility, axis=-1) + 1e-8
         # N, J, 1, I
@@ -60,8 +77,8 @@ def em_routing(
         variance = ops.matmul(share, deviation)[:, :, 0] + _LEAST_VARIANCE
         log_variance = ops.log(variance)
         # The amount of data of a capsule is relative to an equal share of all data. Therefore the
-        # numbers of capsules do not matter.
-        amount = total * above / below
+        # numbers of capsules and positions do not matter.
+        amount = total / equal_share
         cost = (beta_use + 0.5 * ops.mean(log_variance, axis=-1)) * amount
         inverse_temperature = 8.0 * (1.0 - 0.95 ** (iteration + 1))
         logit = inverse_temperature * (beta_activate - cost)
@@ -69,13 +86,21 @@ def em_routing(
             break
         # E-step, in log space. N, J, I
         distance = ops.matmul(deviation, (1 / variance)[..., None])[..., 0]
-        log_norm = ops.sum(log_variance + np.log(2 * np.pi), axis=-1)
+        log_norm = ops.sum(log_variance, axis=-1)  # but for a constant, which has no effect
         log_posterior = (ops.log_sigmoid(logit) - 0.5 * log_norm)[..., None] - 0.5 * distance
-        responsibility = ops.softmax(log_posterior, axis=1) * weight
+        coupling = _divided(log_posterior, over_positions)
     return mean[:, :, 0], ops.sigmoid(logit)
 
 
-class _EmCapsules(keras.layers.Layer):
+def _divided(log_posterior: keras.KerasTensor, over_positions: Callable) -> keras.KerasTensor:
+    """Shares (N, J, I) of the upper capsules, which sum to 1 for each lower capsule."""
+    highest = ops.max(ops.stop_gradient(log_posterior), axis=1)
+    highest = over_positions(highest, ops.max, _LOWEST)
+    powers = ops.exp(log_posterior - highest[:, None])
+    return powers / over_positions(ops.sum(powers, axis=1), ops.sum, 0.0)[:, None]
+
+
+class _EmCapsules(Float32Layer):
     """Base of the two layers, with their matrices, betas and routing."""
 
     def __init__(self, capsules: int, routing_iterations: int, **kwargs: Any):
@@ -106,13 +131,6 @@ class _EmCapsules(keras.layers.Layer):
         votes = ops.transpose(votes, (1, 3, 0, 2, 4))
         return ops.reshape(votes, (-1, self.capsules, below, _PARTS))
 
-    def _route(
-        self, votes: keras.KerasTensor, activations: keras.KerasTensor
-    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        return em_routing(
-            votes, activations, self.beta_use, self.beta_activate, self.routing_iterations
-        )
-
     def get_config(self) -> dict[str, Any]:
         """Returns every argument of the constructor."""
         return {
@@ -134,6 +152,9 @@ class _NearIdentity(keras.initializers.Initializer):
 @keras.saving.register_keras_serializable("capsad")
 class ConvolutionalEmCapsules(_EmCapsules):
     """Convolutional capsules. Each one sees the lower capsules in a square of positions.
+
+    A lower capsule in several squares is divided among the upper capsules of all of them, so that
+    those at different positions compete for it, as in the procedure of Hinton et al.
 
     Args:
         capsules: number J of capsule types at each output position.
@@ -174,7 +195,7 @@ class ConvolutionalEmCapsules(_EmCapsules):
     def call(
         self, poses: keras.KerasTensor, activations: keras.KerasTensor
     ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """Cuts out the squares and routes within each square."""
+        """Cuts out the squares and routes their capsules to those above."""
         _, height, width, types, _ = poses.shape
         rows, columns = (self._extent(extent) for extent in (height, width))
         below = self.kernel_size**2 * types
@@ -182,7 +203,27 @@ class ConvolutionalEmCapsules(_EmCapsules):
         poses = ops.reshape(self._squares(poses, rows, columns), (-1, below, _PARTS))
         activations = self._squares(activations[..., None], rows, columns)
         activations = ops.reshape(activations, (-1, below))
-        poses, activations = self._route(self._votes(poses), activations)
+
+        positions, places = _overlaps(height, width, self.kernel_size, self.strides)
+
+        def over_positions(
+            values: keras.KerasTensor, reduce: Callable, nothing: float
+        ) -> keras.KerasTensor:
+            # B, H' * W' * K * K, I, and one place more
+            values = ops.reshape(values, (-1, len(positions), types))
+            values = ops.pad(values, ((0, 0), (0, 1), (0, 0)), constant_values=nothing)
+            # B, H * W, I
+            values = reduce(ops.take(values, places, axis=1), axis=2)
+            return ops.reshape(ops.take(values, positions, axis=1), (-1, below))
+
+        poses, activations = em_routing(
+            self._votes(poses),
+            activations,
+            self.beta_use,
+            self.beta_activate,
+            self.routing_iterations,
+            over_positions,
+        )
         return (
             ops.reshape(poses, (-1, rows, columns, self.capsules, _PARTS)),
             ops.reshape(activations, (-1, rows, columns, self.capsules)),
@@ -254,11 +295,17 @@ class ClassEmCapsules(_EmCapsules):
         # B * H * W, J, I, 16
         votes = self._votes(ops.reshape(poses, (-1, types, _PARTS)))
         votes = ops.reshape(votes, (-1, height * width, self.capsules, types, _PARTS))
-        votes = votes + _coordinates(height, width)[:, None, None, :]
+        votes = votes + ops.convert_to_tensor(_coordinates(height, width)[:, None, None, :])
         # B, J, H * W * I, 16
         votes = ops.transpose(votes, (0, 2, 1, 3, 4))
         votes = ops.reshape(votes, (-1, self.capsules, height * width * types, _PARTS))
-        return self._route(votes, ops.reshape(activations, (-1, height * width * types)))
+        return em_routing(
+            votes,
+            ops.reshape(activations, (-1, height * width * types)),
+            self.beta_use,
+            self.beta_activate,
+            self.routing_iterations,
+        )
 
     def compute_output_shape(
         self, poses_shape: _PosesShape, activations_shape: Shape | None = None
@@ -274,3 +321,23 @@ def _coordinates(height: int, width: int) -> np.ndarray:
     coordinates[..., 0] = (np.arange(height)[:, None] + 0.5) / height
     coordinates[..., 1] = (np.arange(width) + 0.5) / width
     return coordinates.reshape(-1, _PARTS)
+
+
+@functools.cache
+def _overlaps(height: int, width: int, size: int, strides: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tells which places in the squares show the same position.
+
+    Returns:
+        The position, int (H' * W' * K * K,), from 0 to H * W - 1, of each place in each square; and
+        the places of each position, int (H * W, P), filled up with the number of all places.
+    """
+    rows, columns = (
+        np.arange(0, extent - size + 1, strides)[:, None] + np.arange(size)
+        for extent in (height, width)
+    )
+    # H', W', K, K
+    positions = (rows[:, None, :, None] * width + columns[:, None, :]).ravel()
+    counts = np.bincount(positions, minlength=height * width)
+    places = np.full((height * width, counts.max()), len(positions))
+    places[np.arange(counts.max()) < counts[:, None]] = np.argsort(positions, kind="stable")
+    return positions, places
