@@ -52,7 +52,7 @@ def cnn(
         raise UserError(
             f"architecture must be paper or modern, not '{architecture}'.", "architecture"
         )
-    logits = layers.Dense(num_classes, name="logits")(features)
+    logits = layers.Dense(num_classes, dtype="float32", name="logits")(features)
     return keras.Model(images, {"features": features, "logits": logits}, name="cnn")
 
 

@@ -6,8 +6,15 @@ import keras
 from keras import ops
 
 
+class _Float32Loss(keras.losses.Loss):
+    """Base of the losses, which cast all values to float32, whatever dtype is given."""
+
+    def __init__(self, name: str, **kwargs: Any):
+        super().__init__(name=name, **{**kwargs, "dtype": "float32"})
+
+
 @keras.saving.register_keras_serializable("capsad")
-class MarginLoss(keras.losses.Loss):
+class MarginLoss(_Float32Loss):
     """Margin loss of the lengths of class capsules.
 
     `L_c = T_c max(0, m+ - |v_c|)^2 + lambda (1 - T_c) max(0, |v_c| - m-)^2`, summed over classes c.
@@ -55,7 +62,7 @@ class MarginLoss(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable("capsad")
-class SumOfSquares(keras.losses.Loss):
+class SumOfSquares(_Float32Loss):
     """Squared difference, summed over the pixels.
 
     The mean over the pixels would be too small to have an effect.
@@ -77,7 +84,7 @@ class SumOfSquares(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable("capsad")
-class PixelCrossentropy(keras.losses.Loss):
+class PixelCrossentropy(_Float32Loss):
     """Binary cross-entropy, summed over the pixels.
 
     It is minus the log-likelihood of a Bernoulli distribution, in nats.
@@ -101,7 +108,7 @@ class PixelCrossentropy(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable("capsad")
-class Value(keras.losses.Loss):
+class Value(_Float32Loss):
     """Takes the output itself as the loss, for a network that computes its own loss.
 
     Call arguments:
@@ -118,7 +125,7 @@ class Value(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable("capsad")
-class SpreadLoss(keras.losses.Loss):
+class SpreadLoss(_Float32Loss):
     """Spread loss `sum_{i != t} max(0, m - (a_t - a_i))^2`, where t is the true class.
 
     Args:

@@ -1,7 +1,7 @@
 """Anomaly scores as pure functions, and the direction of each score.
 
 Raw scores are normality scores, as in the paper: higher = more normal. `anomaly_score` is the
-calibrated score for users, in [0, 1]: higher = more anomalous.
+calibrated score for users, in [0, 1]: higher = more anomalous. All are computed in float32.
 """
 
 import keras
@@ -32,12 +32,12 @@ def prediction_probability(lengths: keras.KerasTensor) -> keras.KerasTensor:
         lengths: float tensor, shape (B, J), in [0, 1].
 
     Returns:
-        Float tensor, shape (B,), in [0, 1], higher = more normal.
+        Float32 tensor, shape (B,), in [0, 1], higher = more normal.
 
     Reference:
         arXiv 1907.06312, section 3.
     """
-    return ops.max(lengths, axis=-1)
+    return ops.max(ops.cast(lengths, "float32"), axis=-1)
 
 
 def maximum_softmax_probability(logits: keras.KerasTensor) -> keras.KerasTensor:
@@ -47,12 +47,12 @@ def maximum_softmax_probability(logits: keras.KerasTensor) -> keras.KerasTensor:
         logits: float tensor, shape (B, C).
 
     Returns:
-        Float tensor, shape (B,), in (0, 1], higher = more normal.
+        Float32 tensor, shape (B,), in (0, 1], higher = more normal.
 
     Reference:
         Hendrycks, Gimpel 2017, arXiv 1610.02136.
     """
-    return ops.max(ops.softmax(logits, axis=-1), axis=-1)
+    return ops.max(ops.softmax(ops.cast(logits, "float32"), axis=-1), axis=-1)
 
 
 def reconstruction_error(
@@ -68,12 +68,14 @@ def reconstruction_error(
         reconstruction: float tensor in [0, 1], shape (B, H, W, C).
 
     Returns:
-        Float tensor, shape (B,), <= 0, higher = more normal.
+        Float32 tensor, shape (B,), <= 0, higher = more normal.
 
     Reference:
         arXiv 1907.06312, section 3.
     """
-    images = ops.reshape(images, (-1, int(np.prod(images.shape[1:]))))
-    reconstruction = ops.reshape(reconstruction, (-1, images.shape[1]))
+    size = int(np.prod(images.shape[1:]))
+    images, reconstruction = (
+        ops.cast(ops.reshape(values, (-1, size)), "float32") for values in (images, reconstruction)
+    )
     error = ops.sum(ops.square(images - reconstruction), axis=-1)
     return -error / ops.maximum(vector_length(images), 1 / 255)

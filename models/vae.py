@@ -7,11 +7,12 @@ from keras import layers, ops
 
 from models.cnn import check_image_size
 from models.layers import standardisation
+from models.layers.float32_layer import Float32Layer
 from models.layers.shapes import Shape
 
 
 @keras.saving.register_keras_serializable("capsad")
-class GaussianSample(keras.layers.Layer):
+class GaussianSample(Float32Layer):
     """Gives `mean + exp(log_variance / 2) * noise` in training, and the mean otherwise.
 
     Args:
@@ -86,8 +87,8 @@ def vae(
     hidden = layers.MaxPooling2D()(layers.Conv2D(64, 3, activation="relu")(hidden))
     pooled = hidden.shape[1:]
     hidden = layers.Dense(128, activation="relu")(layers.Flatten()(hidden))
-    mean = layers.Dense(latent_dim, name="mean")(hidden)
-    log_variance = layers.Dense(latent_dim, name="log_variance")(hidden)
+    mean = layers.Dense(latent_dim, dtype="float32", name="mean")(hidden)
+    log_variance = layers.Dense(latent_dim, dtype="float32", name="log_variance")(hidden)
     divergence = 0.5 * ops.sum(
         ops.exp(log_variance) + ops.square(mean) - 1.0 - log_variance, axis=-1
     )

@@ -232,7 +232,7 @@ def rescaled(term: keras.KerasTensor, values: np.ndarray, least_spread: float) -
 
     centre, upper = np.quantile(values, [0.5, 0.9]).tolist()
     spread = max(upper - centre, least_spread)
-    return keras.layers.Rescaling(1 / spread, -centre / spread)(term)
+    return keras.layers.Rescaling(1 / spread, -centre / spread, dtype="float32")(term)
 
 
 def beyond(term: keras.KerasTensor) -> keras.KerasTensor:
@@ -264,7 +264,8 @@ def standardised_map(
     values = values_of(keras.Model(features, {"map": distances}), usual)["map"]
     centres = np.median(values, axis=0)
     spread = max(float(np.quantile(values - centres, 0.99)), _LEAST_SPREAD)
-    return keras.layers.Rescaling(1 / spread, (-centres / spread).tolist())(distances)
+    rescaling = keras.layers.Rescaling(1 / spread, (-centres / spread).tolist(), dtype="float32")
+    return rescaling(distances)
 
 
 def _put_aside(labels: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

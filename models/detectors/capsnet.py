@@ -406,9 +406,9 @@ def _pose_distance(network: CapsNet, images: np.ndarray, labels: np.ndarray) -> 
     whitening = np.linalg.cholesky(np.linalg.inv(covariance)).astype("float32")
 
     inputs = keras.Input(capsules.shape[1:])
-    whiten = keras.layers.Dense(len(whitening), use_bias=False, name="whiten")
+    whiten = keras.layers.Dense(len(whitening), use_bias=False, dtype="float32", name="whiten")
     centres = ClassCentres(len(means), name="centres")
-    distances = centres(whiten(keras.layers.Flatten()(inputs)))
+    distances = centres(whiten(keras.layers.Flatten(dtype="float32")(inputs)))
     whiten.set_weights([whitening])
     centres.place(features @ whitening, labels)
     return keras.Model(inputs, ops.min(distances, axis=-1), name="pose_distance")

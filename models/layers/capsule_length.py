@@ -2,12 +2,13 @@
 
 import keras
 
+from models.layers.float32_layer import Float32Layer
 from models.layers.shapes import Shape
 from models.layers.squash import vector_length
 
 
 @keras.saving.register_keras_serializable("capsad")
-class CapsuleLength(keras.layers.Layer):
+class CapsuleLength(Float32Layer):
     """Euclidean length of each capsule.
 
     Call arguments:

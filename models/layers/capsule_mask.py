@@ -3,11 +3,12 @@
 import keras
 from keras import ops
 
+from models.layers.float32_layer import Float32Layer
 from models.layers.shapes import Shape
 
 
 @keras.saving.register_keras_serializable("capsad")
-class CapsuleMask(keras.layers.Layer):
+class CapsuleMask(Float32Layer):
     """Sets all capsules except one to zero and flattens the result.
 
     Call arguments:

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from models.layers.float32_layer import Float32Layer
 from models.layers.shapes import Shape
 from models.layers.squash import squash
 
@@ -24,11 +25,12 @@ def dynamic_routing(
         iterations: number of routing iterations, at least 1.
 
     Returns:
-        Output capsules `v`, float, shape (B, J, E), with lengths in [0, 1].
+        Output capsules `v`, float32, shape (B, J, E), with lengths in [0, 1].
 
     Reference:
         Sabour, Frosst, Hinton 2017, arXiv 1710.09829, procedure 1.
     """
+    capsules, matrices = ops.cast(capsules, "float32"), ops.cast(matrices, "float32")
     count, dim, classes, class_dim = matrices.shape
     # The logits start at 0, so the first coupling is uniform and needs one product. B, J, E
     output = ops.matmul(
@@ -71,7 +73,7 @@ def _softmax(logits: keras.KerasTensor) -> keras.KerasTensor:
 
 
 @keras.saving.register_keras_serializable("capsad")
-class ClassCapsules(keras.layers.Layer):
+class ClassCapsules(Float32Layer):
     """Fully connected capsules with a transformation matrix for each pair of capsules.
 
     Args:

@@ -6,11 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from models.layers.float32_layer import Float32Layer
 from models.layers.shapes import Shape
 
 
 @keras.saving.register_keras_serializable("capsad")
-class ClassCentres(keras.layers.Layer):
+class ClassCentres(Float32Layer):
     """Squared distance `|x - c_j|^2` to the centre of each class j.
 
     Args:

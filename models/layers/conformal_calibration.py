@@ -6,11 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from models.layers.float32_layer import Float32Layer
 from models.layers.shapes import Shape
 
 
 @keras.saving.register_keras_serializable("capsad")
-class ConformalCalibration(keras.layers.Layer):
+class ConformalCalibration(Float32Layer):
     """Turns a normality score s into `anomaly_score = 1 - p(s)`, in [0, 1).
 
     `p(s) = (1 + #{calibration scores <= s}) / (n + 1)` is the conformal p-value of s among the

@@ -6,11 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from models.layers.float32_layer import Float32Layer
 from models.layers.shapes import Shape
 
 
 @keras.saving.register_keras_serializable("capsad")
-class GeometricTransformations(keras.layers.Layer):
+class GeometricTransformations(Float32Layer):
     """Flips images left to right, rotates them by quarter turns and, with `shifts`, moves them.
 
     Transformation 0 is the identity. Rotations are counter-clockwise. Pixels that a move leaves
@@ -80,9 +81,9 @@ class GeometricTransformations(keras.layers.Layer):
             num_classes: number of classes C.
 
         Returns:
-            Float tensor, shape (B, C), with no positive values.
+            Float32 tensor, shape (B, C), with no positive values.
         """
-        log_probability = ops.log_softmax(logits, axis=-1)
+        log_probability = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
         # T, B, C, T
         log_probability = ops.reshape(log_probability, (self.count, -1, num_classes, self.count))
         # Takes the diagonal of T x T: the probability of the transformation that was applied.

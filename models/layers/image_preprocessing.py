@@ -6,11 +6,12 @@ import keras
 from keras import ops
 
 from models.images import resize_images
+from models.layers.float32_layer import Float32Layer
 from models.layers.shapes import Shape
 
 
 @keras.saving.register_keras_serializable("capsad")
-class ImagePreprocessing(keras.layers.Layer):
+class ImagePreprocessing(Float32Layer):
     """Resizes images to `image_size`, cuts out their centres and scales values to [0, 1].
 
     An empty batch gets one black image, because oneDNN's convolutions fail on empty batches.

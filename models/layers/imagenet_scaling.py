@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from models.layers.float32_layer import Float32Layer
 from models.layers.shapes import Shape
 
 # Mean of ImageNet's blue, green and red values, for networks that came from Caffe.
@@ -12,7 +13,7 @@ _CAFFE_MEANS = (103.939, 116.779, 123.68)
 
 
 @keras.saving.register_keras_serializable("capsad")
-class ImageNetScaling(keras.layers.Layer):
+class ImageNetScaling(Float32Layer):
     """Gives images the channels and the range that a network of `keras.applications` expects.
 
     Grey images are repeated to three channels.

@@ -6,12 +6,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from models.layers.float32_layer import Float32Layer
 from models.layers.shapes import Shape
 from models.layers.squash import vector_length
 
 
 @keras.saving.register_keras_serializable("capsad")
-class NearestNeighbours(keras.layers.Layer):
+class NearestNeighbours(Float32Layer):
     """Minus the distance to the k-th nearest stored feature, after scaling to unit length.
 
     It also tells which stored feature is nearest, by the number that was stored with it.

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from models.layers.float32_layer import Float32Layer
 from models.layers.shapes import Shape
 from models.layers.squash import vector_length
 
@@ -14,7 +15,7 @@ _CHUNK = 1000  # stored patches that are compared at a time, which bounds memory
 
 
 @keras.saving.register_keras_serializable("capsad")
-class PatchDistance(keras.layers.Layer):
+class PatchDistance(Float32Layer):
     """Euclidean distance of each patch to the nearest stored patch of each class.
 
     Args:

@@ -119,6 +119,12 @@ class PrimaryCapsules(keras.layers.Layer):
         batch, height, width, _ = self.convolution.compute_output_shape(input_shape)
         return batch, height * width * self.capsule_types, self.capsule_dim
 
+    def compute_output_spec(
+        self, features: keras.KerasTensor, training: bool = False
+    ) -> keras.KerasTensor:
+        """Returns the shape and dtype of the output."""
+        return keras.KerasTensor(self.compute_output_shape(features.shape), "float32")
+
     def get_config(self) -> dict[str, Any]:
         """Returns every argument of the constructor."""
         return {

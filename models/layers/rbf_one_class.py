@@ -6,12 +6,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from models.layers.float32_layer import Float32Layer
 from models.layers.shapes import Shape
 from models.layers.squash import vector_length
 
 
 @keras.saving.register_keras_serializable("capsad")
-class RbfOneClass(keras.layers.Layer):
+class RbfOneClass(Float32Layer):
     """Computes `f(x) = sum_i a_i exp(-gamma |x - c_i|^2) + b`, with x scaled to unit length.
 
     The centres c are the support vectors of an exact machine or the landmarks of Nystroem's

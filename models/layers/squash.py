@@ -15,8 +15,9 @@ def vector_length(vectors: keras.KerasTensor, keepdims: bool = False) -> keras.K
         keepdims: whether to keep the reduced axis, with size 1.
 
     Returns:
-        Float tensor, shape (...) or (..., 1), values >= 1e-15.
+        Float32 tensor, shape (...) or (..., 1), values >= 1e-15.
     """
+    vectors = ops.cast(vectors, "float32")
     squared = ops.sum(ops.square(vectors), axis=-1, keepdims=keepdims)
     return ops.sqrt(ops.maximum(squared, _TINY))
 
@@ -31,10 +32,11 @@ def squash(vectors: keras.KerasTensor) -> keras.KerasTensor:
         vectors: float tensor, shape (..., D).
 
     Returns:
-        Float tensor of the same shape, with lengths in [0, 1].
+        Float32 tensor of the same shape, with lengths in [0, 1].
 
     Reference:
         Sabour, Frosst, Hinton 2017, arXiv 1710.09829, equation 1.
     """
+    vectors = ops.cast(vectors, "float32")
     length = vector_length(vectors, keepdims=True)
     return vectors / (length + 1.0 / length)
