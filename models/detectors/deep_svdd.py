@@ -14,13 +14,17 @@ from models.inference import outputs_on
 if TYPE_CHECKING:
     import keras
 
+_LEAST_COMPONENT = 0.1  # of a centre, as in the code of Ruff et al.
+
 
 @dataclass(kw_only=True)
 class DeepSvddDetector(NetworkDetector):
     """Scores images by minus the squared distance to the nearest class centre (`distance`).
 
-    The centre of each class is the mean of its features before training. No layer has a bias and
-    the boundary is not soft, so the network cannot map all images to a constant.
+    The centre of each class is the mean of its features before training, except that components
+    between -0.1 and 0.1 are set to the nearer of the two: with weights that are all 0, the network
+    could reach a centre at 0. No layer has a bias and the boundary is not soft, so the network
+    cannot map all images to a constant.
 
     Reference:
         Ruff et al. 2018, Deep one-class classification, ICML. One centre for each class is our
@@ -66,13 +70,12 @@ class DeepSvddDetector(NetworkDetector):
         num_classes = int(labels.max()) + 1
         network = svdd_network(self.seen_shape(images), self.feature_dim, self.standardise)
         features = outputs_on(network, self.seen(images))
-        # Moves the centres away from 0, which the network could reach with weights that are all 0.
-        features += np.where(features < 0, -0.1, 0.1)
         centres = ClassCentres(num_classes, name="centres")
         pixels = keras.Input(self.seen_shape(images), name="images")
         target = keras.Input((num_classes,), name="target")
         distances = centres(network(pixels))
         centres.place(features, labels)
+        centres.centres.assign(away_from_zero(ops.convert_to_numpy(centres.centres)))
 
         def to_batch(images, labels):
             target = np.eye(num_classes, dtype="float32")[labels]
@@ -97,6 +100,12 @@ class DeepSvddDetector(NetworkDetector):
             },
             name=self.name,
         )
+
+
+def away_from_zero(centres: np.ndarray) -> np.ndarray:
+    """Sets components of centres (C, D) between -0.1 and 0.1 to the nearer one, and 0 to 0.1."""
+    nearer = np.where(centres < 0, -_LEAST_COMPONENT, _LEAST_COMPONENT)
+    return np.where(np.abs(centres) < _LEAST_COMPONENT, nearer, centres)
 
 
 def svdd_network(

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from models.images import bordered_size, resize_images
+from tests.backends import tensorflow_only
 
 
 def test_an_image_of_another_shape_keeps_its_proportions():
@@ -17,8 +17,11 @@ def test_an_image_of_another_shape_keeps_its_proportions():
     assert np.abs(found[0] - inner[0]).max() < 100
 
 
+@tensorflow_only
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (7, 50), (50, 7), (16, 24)])
 def test_unknown_sizes_in_a_graph_give_the_same(size):
+    import tensorflow as tf
+
     image = np.random.default_rng(1).integers(0, 256, (2, *size, 3), dtype="uint8")
     graph = tf.function(
         lambda images: resize_images(images, (16, 24)),

@@ -1,14 +1,15 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from components.serving.export import export
 from models import detectors, metrics
 from models.capsnet import CapsNet
 from models.detectors import capsnet
+from models.detectors.deep_svdd import away_from_zero, svdd_network
 from models.errors import UserError
+from models.inference import outputs_on
 from models.scores import ANOMALY_SCORE, anomalousness
+from tests.backends import BACKEND, INSTALLED, tensorflow_only
 from tests.conftest import TINY, lively_weights, toy_images
 
 ON_BACKBONE = "capsnet on a backbone"
@@ -147,7 +148,8 @@ scorer = keras.models.load_model("model.keras", safe_mode=True)
 scores = {k: keras.ops.convert_to_numpy(v) for k, v in scorer(np.load("images.npy")).items()}
 np.savez(sys.argv[1], **scores)
 """
-    for backend, tolerance in (("tensorflow", 1e-6), ("jax", 1e-4)):
+    for backend in INSTALLED:
+        tolerance = 1e-6 if backend == BACKEND else 1e-4
         fresh_python(code, f"{backend}.npz", ours=True, KERAS_BACKEND=backend)
         found = np.load(tmp_path / f"{backend}.npz")
         assert set(found) == set(expected)
@@ -155,6 +157,7 @@ np.savez(sys.argv[1], **scores)
             np.testing.assert_allclose(found[key], value, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.skipif("jax" not in INSTALLED, reason="needs JAX")
 def test_trains_under_jax(name, toys, fresh_python, tmp_path, size):
     if name == "patch_knn":
         pytest.skip("capsnet on a backbone computes the same and trains besides")
@@ -173,7 +176,12 @@ print(all(np.isfinite(np.asarray(v)).all() for v in scorer(toys["images"][:3]).v
     assert fresh_python(code, ours=True, KERAS_BACKEND="jax").split()[-1] == "True"
 
 
+@tensorflow_only
 def test_the_exported_model_gives_the_same_scores(trained, toys, tmp_path, size):
+    import tensorflow as tf
+
+    from components.serving.export import export
+
     _, scorer = trained
     images, _ = toys(20, 4, seed=2, size=size)
     export(scorer, images.shape[1:3], str(tmp_path))
@@ -337,6 +345,24 @@ def test_the_pose_distance_is_mahalanobis():
     off = capsules[:40, None] - means
     expected = np.einsum("nki,ij,nkj->nk", off, np.linalg.inv(covariance), off).min(axis=1)
     np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+def test_only_components_of_centres_near_zero_are_moved():
+    centres = np.array([[0.0, 0.04, -0.04, 0.1, -0.1, 0.3, -7.0]])
+    np.testing.assert_array_equal(away_from_zero(centres), [[0.1, 0.1, -0.1, 0.1, -0.1, 0.3, -7.0]])
+
+
+def test_the_centres_of_deep_svdd_are_the_first_means_away_from_zero(fitted, toys):
+    _, scorer = fitted("deep_svdd")
+    images, labels = toys(400, 4, seed=0, size=smallest("deep_svdd"))
+    keras.utils.set_random_seed(0)
+    features = outputs_on(svdd_network((18, 18, 1), 32), images)
+    means = np.stack([features[labels == label].mean(axis=0) for label in range(3)])
+    found = keras.ops.convert_to_numpy(scorer.get_layer("centres").centres)
+    small = np.abs(means) < 0.1
+    assert small.any() and not small.all()
+    np.testing.assert_allclose(found[~small], means[~small], rtol=1e-3)
+    np.testing.assert_allclose(found[small], 0.1 * np.sign(means[small]), rtol=1e-6)
 
 
 def test_on_a_backbone_changed_copies_are_trained_on_but_not_compared_with(toys):
