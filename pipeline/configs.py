@@ -124,6 +124,11 @@ class TrainingConfig:
         "Train on every GPU and every worker of TF_CONFIG, or on one device.",
         click.Choice(["auto", "one_device"]),
     )
+    serving_device: str = knob(
+        "cpu",
+        "Device that the pushed model is built for; it runs on the other one more slowly.",
+        click.Choice(["cpu", "gpu"]),
+    )
 
     @property
     def all_settings(self) -> dict[str, Any]:

@@ -156,6 +156,7 @@ def _trainer(
             "white": plan.held_out.index.white,
             "seed": plan.config.seed,
             "strategy": training.strategy,
+            "serving_device": training.serving_device,
             "weights": file_digest(training.weights),
             "digest": code_digest(_TRAINER),
         },

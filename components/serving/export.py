@@ -12,6 +12,7 @@ from components.data.decode import decode_image
 from components.data.examples import ENCODED, make_example
 from components.data.formats import WHITE
 from components.data.protocol import ANOMALY_LABEL
+from models.device import built_for
 from models.scores import ANOMALY_SCORE, LEAST_ALPHA
 
 MOST_SIMILAR_CLASS = "most_similar_class"
@@ -27,6 +28,7 @@ def export(
     class_names: Sequence[str] | None = None,
     white: int = WHITE,
     image_names: Sequence[str] | None = None,
+    serving_device: str = "cpu",
 ) -> None:
     """Writes `scorer` as a SavedModel that needs none of our code.
 
@@ -50,6 +52,11 @@ def export(
             the labels are the names.
         white: grey value of 16-bit grey images that becomes 255.
         image_names: names of the training images. `None` means that the numbers are the names.
+        serving_device: `cpu` or `gpu`, for which the graphs are built. They do not depend on the
+            machine that exports them, and run on both, but on the other one more slowly.
+
+    Raises:
+        ValueError: if there is no such device.
     """
     channels = scorer.input.shape[-1]
 
@@ -81,13 +88,14 @@ def export(
     archive = keras.export.ExportArchive()
     archive.track(scorer)
     arrays = tf.TensorSpec([None, None, None, channels], tf.uint8, "images")
-    for name, function, signature in (
-        ("serving_default", score_examples, tf.TensorSpec([None], tf.string, "examples")),
-        ("score_images", score_images, tf.TensorSpec([None], tf.string, "images")),
-        ("score_arrays", score_arrays, arrays),
-    ):
-        archive.add_endpoint(name, function, input_signature=[signature])
-    archive.write_out(folder, verbose=False)
+    with built_for(serving_device):
+        for name, function, signature in (
+            ("serving_default", score_examples, tf.TensorSpec([None], tf.string, "examples")),
+            ("score_images", score_images, tf.TensorSpec([None], tf.string, "images")),
+            ("score_arrays", score_arrays, arrays),
+        ):
+            archive.add_endpoint(name, function, input_signature=[signature])
+        archive.write_out(folder, verbose=False)
 
 
 def write_warmup_requests(folder: str, images: np.ndarray) -> None:

@@ -32,11 +32,11 @@ def run_fn(fn_args: FnArgs) -> None:
     """Fits and calibrates the detector, and writes all results.
 
     `fn_args.custom_config` holds `detector`, its `settings`, `image_size`, `white` (see
-    `components.data.decode`), `seed` and `strategy` (see `components.training.strategy`). After a
-    kill, training continues after the last complete epoch. The SavedModel is written to
-    `serving_model_dir`. `model.keras`, `history.json` and the TensorBoard logs are written to
-    `model_run_dir`. If several workers train, only the chief writes, and the other workers
-    continue from the state of the chief.
+    `components.data.decode`), `seed`, `strategy` (see `components.training.strategy`) and
+    `serving_device` (see `components.serving.export`). After a kill, training continues after the
+    last complete epoch. The SavedModel is written to `serving_model_dir`. `model.keras`,
+    `history.json` and the TensorBoard logs are written to `model_run_dir`. If several workers
+    train, only the chief writes, and the other workers continue from the state of the chief.
 
     Raises:
         UserError: if the data or the settings do not suit the detector, if training diverges, or
@@ -132,6 +132,7 @@ def _write(
         [class_names[label] for label in sorted(class_names)],
         fn_args.custom_config["white"],
         train.ids.tolist(),
+        fn_args.custom_config["serving_device"],
     )
     write_warmup_requests(fn_args.serving_model_dir, validation.images[:_WARMUP_IMAGES])
     run_dir = Path(fn_args.model_run_dir)

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from models.device import has_accelerator
+from models.device import targets_accelerator
 from models.layers.frequency_convolution import frequency_convolution, multiply_adds
 from models.layers.shapes import Shape
 from models.layers.squash import squash
@@ -26,7 +26,8 @@ class PrimaryCapsules(keras.layers.Layer):
         method: `direct`, `frequency` or `auto`. `frequency` gives the same result up to rounding,
             and is several times faster on a CPU; see `frequency_convolution`. `auto` chooses it if
             there is no GPU or TPU, it saves arithmetic, and the batch is for training or not very
-            small. The weights are the same for all methods.
+            small; in an exported model, the device that will serve counts (`models.device`). The
+            weights are the same for all methods.
 
     Raises:
         ValueError: if `method` is not one of the three.
@@ -107,7 +108,7 @@ class PrimaryCapsules(keras.layers.Layer):
         return ops.cond(ops.shape(features)[0] < _FEW_IMAGES, direct, in_frequency_domain)
 
     def _saves_arithmetic(self, shape: tuple[int, int, int]) -> bool:
-        if has_accelerator():
+        if targets_accelerator():
             return False
         direct, in_frequency_domain = multiply_adds(
             shape, self.kernel_size, self.convolution.filters, self.strides

@@ -106,6 +106,7 @@ def test_a_variable_sets_what_its_option_sets(knob, monkeypatch):
         "detector": "vae",
         "settings": "shift=3 'decoder_units=[7, 8]'",
         "strategy": "one_device",
+        "serving_device": "gpu",
         "output": "some/output",
         "score_images": "more images",
         "beam_args": "--runner=X '--name=a b'",

@@ -54,6 +54,14 @@ def test_only_places_differ(pipelines):
     assert of_kubeflow["data_dir"] == "gs://bucket/digits"
 
 
+@pytest.mark.parametrize("given", [{}, {"serving_device": "gpu"}])
+def test_the_trainer_is_told_the_serving_device(given, tmp_path):
+    planned = plan(configs.override(configs.get("digits"), output=str(tmp_path), **given))
+    trainer = nodes(create_pipeline(planned, platforms.local(planned)))["Trainer"]
+    config = json.loads(trainer.exec_properties["custom_config"])
+    assert config["serving_device"] == given.get("serving_device", "cpu")
+
+
 def test_where_artifacts_and_metadata_go(pipelines):
     local, on_kubeflow = pipelines
     assert local.pipeline_info.pipeline_root.endswith("/pipeline")

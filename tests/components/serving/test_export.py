@@ -1,3 +1,4 @@
+import collections
 import io
 import json
 import re
@@ -15,7 +16,7 @@ from components.data import examples
 from components.data.formats import WHITE
 from components.data.pixels import EncodedImage, to_pixels
 from components.serving.export import WARMUP_FILE, export, write_warmup_requests
-from models import detectors
+from models import detectors, layers
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -73,6 +74,37 @@ def png(image):
     buffer = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "png")
     return buffer.getvalue()
+
+
+def test_the_graph_depends_on_the_serving_device_alone(tmp_path, monkeypatch):
+    inputs = keras.Input((None, None, 1), dtype="uint8", name="images")
+    features = keras.layers.Conv2D(64, 1)(layers.ImagePreprocessing((20, 20))(inputs))
+    capsules = layers.ClassCapsules(3)(layers.PrimaryCapsules(8, 8)(features))
+    scorer = keras.Model(inputs, {"class_probabilities": layers.CapsuleLength()(capsules)})
+
+    def operations(accelerator, *device):
+        monkeypatch.setattr("models.device.has_accelerator", lambda: accelerator)
+        folder = str(tmp_path / f"{accelerator}{device}")
+        export(scorer, (20, 20), folder, None, WHITE, None, *device)
+        graph = loader_impl.parse_saved_model(folder).meta_graphs[0].graph_def
+        functions = [graph, *graph.library.function]
+        return collections.Counter(
+            node.op
+            for function in functions
+            for node in (function.node if function is graph else function.node_def)
+        )
+
+    expected = operations(accelerator=False)
+    assert operations(accelerator=True) == expected
+    assert operations(True, "cpu") == expected
+    direct = operations(True, "gpu")
+    assert operations(False, "gpu") == direct
+    # For CPUs there are two ways, of which the number of images chooses one.
+    assert direct["If"] + direct["StatelessIf"] < expected["If"] + expected["StatelessIf"]
+    # The context of an export ends with it.
+    layer = layers.PrimaryCapsules(8, 8)
+    monkeypatch.setattr("models.device.has_accelerator", lambda: True)
+    assert not layer._saves_arithmetic((20, 20, 64))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

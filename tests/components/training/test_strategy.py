@@ -54,6 +54,7 @@ def trainer_arguments(toys, tiny, tmp_path, write_split):
                 "image_size": [12, 12],
                 "seed": 0,
                 "strategy": "auto",
+                "serving_device": "cpu",
                 "white": 65535,
             },
         }
@@ -204,3 +205,12 @@ def test_one_device_is_one_whatever_there_is(monkeypatch):
     assert strategy.choose("one_device").num_replicas_in_sync == 1
     with pytest.raises(UserError, match="strategy must be auto or one_device, not 'mirrored'"):
         strategy.choose("mirrored")
+
+
+def test_the_model_is_exported_for_the_serving_device(trainer_arguments):
+    """Only `built_for` knows which devices there are, so the Trainer must have asked it."""
+    arguments = trainer_arguments("npu")
+    arguments["custom_config"]["settings"]["epochs"] = 1
+    arguments["custom_config"]["serving_device"] = "npu"
+    with pytest.raises(ValueError, match="not 'npu'"):
+        run_fn(FnArgs(**arguments))

@@ -66,14 +66,26 @@ def test_a_model_trained_with_one_method_loads_with_the_other():
 
 @pytest.mark.parametrize(("accelerator", "expected"), [(True, "direct"), (False, "frequency")])
 def test_auto_takes_the_frequency_domain_on_a_cpu_alone(accelerator, expected, monkeypatch):
-    monkeypatch.setattr("models.layers.primary_capsules.has_accelerator", lambda: accelerator)
+    monkeypatch.setattr("models.device.has_accelerator", lambda: accelerator)
     features = np.random.default_rng(0).random((40, 20, 20, 64)).astype("float32")
     auto = PrimaryCapsules(8, 8)
     auto(features)
     chosen = PrimaryCapsules(8, 8, method=expected)
     chosen(features)
     chosen.set_weights(auto.get_weights())
-    np.testing.assert_array_equal(auto(features), chosen(features))
+    np.testing.assert_array_equal(array(auto(features)), array(chosen(features)))
+    for target, method in (("gpu", "direct"), ("cpu", "frequency")):
+        same = PrimaryCapsules(8, 8, method=method)
+        same.build(features.shape)
+        same.set_weights(auto.get_weights())
+        with device.built_for(target):
+            np.testing.assert_array_equal(array(auto(features)), array(same(features)))
+    np.testing.assert_array_equal(array(auto(features)), array(chosen(features)))
+
+
+def test_unknown_serving_devices_are_refused():
+    with pytest.raises(ValueError, match="cpu or gpu, not 'npu'"), device.built_for("npu"):
+        pass
 
 
 @tensorflow_only
