@@ -58,4 +58,7 @@ def _by_torch(loss, inputs, variables):
 
     inputs = [value.requires_grad_() for value in inputs]
     values = [*inputs, *(variable.value for variable in variables)]
-    return torch.autograd.grad(loss(*inputs), values, allow_unused=True)
+    value = loss(*inputs)
+    if not value.requires_grad:
+        return [None] * len(values)
+    return torch.autograd.grad(value, values, allow_unused=True)

@@ -8,6 +8,7 @@ from models import backbones
 from models.backbones import MAPS, backbone
 from models.errors import UserError
 from models.layers import ImageNetScaling
+from tests.backends import array
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -55,7 +56,7 @@ def test_weights_of_a_file_and_of_another_network(tmp_path):
     images = np.random.default_rng(0).random((1, 64, 64, 3)).astype("float32")
     found = backbone("mobilenet", str(path), (64, 64, 3))(images)["stride32"]
     expected = source(images * 2 - 1)
-    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(array(found), array(expected), rtol=1e-4, atol=1e-5)
     with pytest.raises(UserError, match="some.weights.h5 does not hold weights of resnet50"):
         backbone("resnet50", str(path), (64, 64, 3))
     path.write_bytes(path.read_bytes()[:1000])
@@ -82,4 +83,4 @@ def test_without_a_network_it_says_which_file_to_put_where(monkeypatch, tmp_path
 def test_real_weights_see_more_than_random_ones():
     path = os.environ["CAPSAD_TEST_WEIGHTS"]
     found = backbone("mobilenet", path, (224, 224, 3))(np.zeros((1, 224, 224, 3), "float32"))
-    assert float(np.asarray(found["stride32"]).max()) > 0
+    assert float(array(found["stride32"]).max()) > 0

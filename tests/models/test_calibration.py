@@ -5,6 +5,7 @@ from scipy.stats import binom
 
 from models.calibration import calibrate
 from models.layers import ConformalCalibration
+from tests.backends import array
 
 
 def brightness_scorer():
@@ -20,7 +21,7 @@ def normal_images(count, seed):
 
 def calibrated_on(count, seed):
     scorer = brightness_scorer()
-    return calibrate(scorer, np.asarray(scorer(normal_images(count, seed))["pp"]), "pp")
+    return calibrate(scorer, array(scorer(normal_images(count, seed))["pp"]), "pp")
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.1])
@@ -29,7 +30,7 @@ def test_false_alarm_rate_is_at_most_alpha(alpha):
     flagged = total = 0
     for seed in range(40):
         scorer = calibrated_on(300, seed)
-        anomaly_score = np.asarray(scorer(normal_images(500, 1000 + seed))["anomaly_score"])
+        anomaly_score = array(scorer(normal_images(500, 1000 + seed))["anomaly_score"])
         flagged += (anomaly_score > 1 - alpha).sum()
         total += len(anomaly_score)
     # Two images share a calibration, so the spread is wider than binomial: Beta-binomial's.
@@ -68,7 +69,7 @@ def trained_digits():
         decoder_units=(64,),
     )
     scorer = detector.fit(images[train], labels[train], calibration=images[calibration])
-    scores = np.asarray(scorer(images[test])["anomaly_score"])
+    scores = array(scorer(images[test])["anomaly_score"])
     return lambda alpha: ((scores > 1 - alpha).mean(), len(scores))
 
 
@@ -83,12 +84,12 @@ def test_p_value_counts_scores_at_most_as_high():
 
 def test_calibration_keeps_the_raw_scores_and_their_order():
     scorer = brightness_scorer()
-    calibrated = calibrate(scorer, np.asarray(scorer(normal_images(50, 0))["pp"]), "pp")
+    calibrated = calibrate(scorer, array(scorer(normal_images(50, 0))["pp"]), "pp")
     images = normal_images(30, 1)
     outputs = calibrated(images)
     np.testing.assert_array_equal(outputs["pp"], scorer(images)["pp"])
-    order = np.argsort(-np.asarray(outputs["pp"]))
-    assert (np.diff(np.asarray(outputs["anomaly_score"])[order]) >= -1e-6).all()
+    order = np.argsort(-array(outputs["pp"]))
+    assert (np.diff(array(outputs["anomaly_score"])[order]) >= -1e-6).all()
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from models.images import bordered_size, resize_images
-from tests.backends import tensorflow_only
+from tests.backends import array, tensorflow_only
 
 
 def test_an_image_of_another_shape_keeps_its_proportions():
     generator = np.random.default_rng(0)
     image = generator.integers(0, 256, (20, 40, 1), dtype="uint8")
-    found = np.asarray(resize_images(image, (16, 16)))
-    inner = np.asarray(resize_images(image, (8, 16)))
+    found = array(resize_images(image, (16, 16)))
+    inner = array(resize_images(image, (8, 16)))
     # Bilinear resizing mixes a row with its neighbours at the edge of the border.
     np.testing.assert_array_equal(found[5:11], inner[1:7])
     for row in (*range(3), *range(13, 16)):

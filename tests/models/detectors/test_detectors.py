@@ -9,7 +9,7 @@ from models.detectors.deep_svdd import away_from_zero, svdd_network
 from models.errors import UserError
 from models.inference import outputs_on
 from models.scores import ANOMALY_SCORE, anomalousness
-from tests.backends import BACKEND, INSTALLED, tensorflow_only
+from tests.backends import BACKEND, INSTALLED, array, tensorflow_only
 from tests.conftest import TINY, lively_weights, toy_images
 
 ON_BACKBONE = "capsnet on a backbone"
@@ -113,7 +113,7 @@ def test_one_normal_class_or_a_clear_refusal(name, toys, size):
 
 
 def arrays(outputs):
-    return {key: np.asarray(value) for key, value in outputs.items()}
+    return {key: array(value) for key, value in outputs.items()}
 
 
 def test_detects(trained, toys, size):
@@ -243,7 +243,7 @@ def test_blank_images_have_finite_scores(trained, value, size):
 def test_any_image_size_is_scored(trained):
     _, scorer = trained
     images = np.random.default_rng(0).integers(0, 256, (2, 31, 20, 1), dtype="uint8")
-    assert np.isfinite(np.asarray(scorer(images)["anomaly_score"])).all()
+    assert np.isfinite(array(scorer(images)["anomaly_score"])).all()
 
 
 def test_a_wrong_number_of_channels_is_refused(trained, size):
@@ -255,11 +255,11 @@ def test_a_wrong_number_of_channels_is_refused(trained, size):
 def test_same_seed_same_scores_other_seed_others(name, trained, toys, size):
     images, _ = toys(20, 4, seed=2, size=size)
     score = trained[0].scores[0]
-    expected = np.asarray(trained[1](images)[score])
+    expected = array(trained[1](images)[score])
     again = fit(name, toys, calibrated=False)[1]
-    np.testing.assert_array_equal(again(images)[score], expected)
+    np.testing.assert_array_equal(array(again(images)[score]), expected)
     other = fit(name, toys, calibrated=False, seed=1)[1]
-    assert (np.asarray(other(images)[score]) != expected).any()
+    assert (array(other(images)[score]) != expected).any()
 
 
 def test_settings_are_described(name):
@@ -306,10 +306,10 @@ def test_conformity_adds_up_what_is_unusual(fitted, toys):
     inner = {layer.name: layer for layer in scorer.layers}
     (network,) = (layer for layer in scorer.layers if isinstance(layer, CapsNet))
     outputs = arrays(scorer(images))
-    capsules = np.asarray(network(images.astype("float32") / 255)["capsules"])
+    capsules = array(network(images.astype("float32") / 255)["capsules"])
     pose = inner["pose_distance"]
-    white = capsules.reshape(len(capsules), -1) @ np.asarray(pose.get_layer("whiten").kernel)
-    centres = np.asarray(pose.get_layer("centres").centres)
+    white = capsules.reshape(len(capsules), -1) @ array(pose.get_layer("whiten").kernel)
+    centres = array(pose.get_layer("centres").centres)
     distances = ((white[:, None] - centres[None]) ** 2).sum(-1).min(-1)
 
     rescalings = [layer for name, layer in inner.items() if name.startswith("rescaling")]
@@ -344,7 +344,7 @@ def test_the_pose_distance_is_mahalanobis():
     covariance = np.cov((capsules - means[labels]).T) + capsnet._RIDGE * np.eye(8)
     off = capsules[:40, None] - means
     expected = np.einsum("nki,ij,nkj->nk", off, np.linalg.inv(covariance), off).min(axis=1)
-    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    np.testing.assert_allclose(array(found), expected, rtol=1e-3)
 
 
 def test_only_components_of_centres_near_zero_are_moved():
@@ -358,7 +358,7 @@ def test_the_centres_of_deep_svdd_are_the_first_means_away_from_zero(fitted, toy
     keras.utils.set_random_seed(0)
     features = outputs_on(svdd_network((18, 18, 1), 32), images)
     means = np.stack([features[labels == label].mean(axis=0) for label in range(3)])
-    found = keras.ops.convert_to_numpy(scorer.get_layer("centres").centres)
+    found = array(scorer.get_layer("centres").centres)
     small = np.abs(means) < 0.1
     assert small.any() and not small.all()
     np.testing.assert_allclose(found[~small], means[~small], rtol=1e-3)
@@ -379,5 +379,5 @@ def test_on_a_backbone_changed_copies_are_trained_on_but_not_compared_with(toys)
     assert len(plain.augmented(images, labels)[0]) == 60
 
     scorer = detector.fit(images, labels, validation=(images[:9], labels[:9]))
-    assert set(np.asarray(scorer(images)["nearest_image"])) <= set(range(60))
-    np.testing.assert_array_equal(scorer(images)["nearest_image"], np.arange(60))
+    assert set(array(scorer(images)["nearest_image"])) <= set(range(60))
+    np.testing.assert_array_equal(array(scorer(images)["nearest_image"]), np.arange(60))
