@@ -5,15 +5,16 @@ BIN := $(VENV)/bin
 # TFX's command line calls `pip` and `python` by name.
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 STAMP := $(VENV)/.ready
+TORCH := .venv-torch
 
-.PHONY: help setup demo test test-fast lint lock clean
+.PHONY: help setup demo test test-fast test-torch lint lock clean
 
 help:  ## Show this help.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Install everything into .venv; nothing to do when nothing changed.
 
-$(STAMP): $(wildcard requirements/*.txt) pyproject.toml pipeline/stack.py Makefile
+$(STAMP): $(wildcard requirements/tfx-*.txt) pyproject.toml pipeline/stack.py Makefile
 	@set -e; stack=$$($(PYTHON) pipeline/stack.py); \
 	echo "Installing requirements/$$stack.txt into $(VENV)"; \
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
@@ -35,14 +36,26 @@ test: $(STAMP) lint  ## All tests, the end-to-end runs included.
 test-fast: $(STAMP) lint  ## The tests that take minutes at most.
 	@$(RUN) pytest -m "not slow"
 
+test-torch: $(TORCH)/.ready  ## The tests of layers and detectors on PyTorch, in .venv-torch.
+	@KERAS_BACKEND=torch $(TORCH)/bin/python -m pytest tests/models
+
+$(TORCH)/.ready: requirements/torch.txt Makefile
+	@set -e; echo "Installing requirements/torch.txt into $(TORCH)"; \
+	test -x $(TORCH)/bin/python || $(PYTHON) -m venv $(TORCH); \
+	$(TORCH)/bin/python -m pip install --quiet --disable-pip-version-check $$(grep '^uv==' requirements/torch.txt); \
+	VIRTUAL_ENV="$(abspath $(TORCH))" $(TORCH)/bin/uv pip sync --quiet requirements/torch.txt
+	@touch $@
+
 lint: $(STAMP)  ## Style, docstrings, types and import contracts.
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports && $(RUN) mypy
 
-lock: $(STAMP)  ## Compile the two locks anew.
+lock: $(STAMP)  ## Compile the locks anew.
 	$(BIN)/uv pip compile --upgrade --extra dev --no-annotate --no-header --constraint requirements/tfx-1.16.in \
 		--python-version 3.11 --python-platform x86_64-manylinux_2_36 pyproject.toml -o requirements/tfx-1.16.txt
 	$(BIN)/uv pip compile --upgrade --extra dev --no-annotate --no-header --constraint requirements/tfx-1.21.in \
 		--python-version 3.13 --python-platform x86_64-manylinux_2_39 pyproject.toml -o requirements/tfx-1.21.txt
+	{ cat requirements/torch.in; grep '^keras==' requirements/tfx-1.16.txt; } | $(BIN)/uv pip compile --upgrade \
+		--no-annotate --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_36 - -o requirements/torch.txt
 
-clean:  ## Remove the environment; runs/ stays.
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+clean:  ## Remove the environments; runs/ stays.
+	rm -rf $(VENV) $(TORCH) .pytest_cache .ruff_cache

@@ -14,17 +14,25 @@ from pipeline import stack
 from pipeline.cli import doctor
 
 ROOT = Path(__file__).parents[2]
-LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+LOCKS = sorted((ROOT / "requirements").glob("tfx-*.txt"))
+TORCH_LOCK = ROOT / "requirements/torch.txt"
 
 
-@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("lock", [*LOCKS, TORCH_LOCK], ids=lambda path: path.stem)
 def test_locks_hold_names_and_exact_versions_only(lock):
     lines = lock.read_text().splitlines()
-    assert len(lines) > 100
+    assert len(lines) > (20 if lock == TORCH_LOCK else 100)
     for line in lines:
         assert re.fullmatch(r"[A-Za-z0-9._\[\]-]+==[A-Za-z0-9.+!]+", line), line
     # Where kfp is installed, `tfx run create` without `--engine` takes Kubeflow.
     assert not any(line.startswith("kfp==") for line in lines)
+
+
+def test_pytorch_is_tested_with_the_same_keras():
+    keras = [line for line in LOCKS[0].read_text().splitlines() if line.startswith("keras==")]
+    lines = TORCH_LOCK.read_text().splitlines()
+    assert keras[0] in lines
+    assert any(line.startswith("torch==") for line in lines)
 
 
 def test_the_doctor_expects_what_the_locks_install():
