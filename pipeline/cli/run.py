@@ -18,6 +18,7 @@ from components.data.folder import READ
 from components.training import cluster
 from models.errors import UserError
 from pipeline import configs, local_runner, results
+from pipeline.artifacts import damaged_records
 from pipeline.cli import console
 from pipeline.cli.options import Command, knob_options
 from pipeline.cli.report import show
@@ -110,6 +111,12 @@ def _tell_data(planned: Plan) -> None:
 def _explained(error: Exception, output: Path, log: Path) -> Exception:
     """The error as the user's, where it is; Beam wraps errors and adds where they happened."""
     message = re.sub(r" \[while running .*", "", str(error), flags=re.DOTALL)
+    damaged = None if isinstance(error, UserError) else damaged_records(output)
+    if damaged:
+        return UserError(
+            f"{damaged} is damaged: remove {Path(damaged).parents[1]}, and give the same command "
+            "again, which makes it anew."
+        )
     if isinstance(error, UserError):
         return UserError(message, *error.settings)
     if _disk_is_full(error):
