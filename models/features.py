@@ -147,6 +147,7 @@ def _kept(
     incomplete = target.with_name(f"{target.name}.incomplete")
     try:
         done = int(json.loads((incomplete / _DONE).read_text()))
+        _opened(incomplete, shapes, "r")  # which refuses a cut file, while r+ would enlarge it
         arrays = _opened(incomplete, shapes, "r+")
     except (OSError, ValueError):  # There is none, or it is damaged.
         shutil.rmtree(incomplete, ignore_errors=True)
