@@ -249,7 +249,10 @@ def override(config: Any, **values: Any) -> Any:
         if name in converted.get("settings", {}):
             if name in converted:
                 raise UserError(f"{name} is given twice, also among the settings.", name)
-            converted[name] = known[name].convert(converted["settings"].pop(name))
+            value = converted["settings"].pop(name)
+            if type(value) is not int:  # which click would round
+                raise UserError(f"{name} must be a whole number, not {value!r}.", name)
+            converted[name] = known[name].convert(value)
     if "settings" in converted or "detector" in converted:
         training = config.training
         former = training.detector or DEFAULT_DETECTOR

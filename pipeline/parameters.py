@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
+_LARGEST = 8192  # An image of this height and width takes 200 MB.
+
 
 class ImageSize(click.ParamType):
-    """A size such as `28` or `28x32`: a pair (height, width) of whole numbers from 1."""
+    """A size such as `28` or `28x32`: a pair (height, width) of whole numbers."""
 
     name = "size"
 
@@ -19,8 +21,12 @@ class ImageSize(click.ParamType):
             value = "x".join(map(str, value))
         match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value).strip())
         size = match and (int(match[1]), int(match[2] or match[1]))
-        if not size or min(size) < 1:
-            self.fail(f"'{value}' is not a size in pixels such as 28 or 28x32.", param, ctx)
+        if not size or min(size) < 1 or max(size) > _LARGEST:
+            self.fail(
+                f"'{value}' is not a size of 1 to {_LARGEST} pixels such as 28 or 28x32.",
+                param,
+                ctx,
+            )
         return size
 
 

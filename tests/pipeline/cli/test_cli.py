@@ -36,7 +36,7 @@ def images(folder, counts, size=(8, 8)):
         (["run", "mnis"], "Unknown data set 'mnis'.*Did you mean mnist"),
         (["run", "digits", "--min-auroc", "nan"], "'--min-auroc': nan is no finite number"),
         (["score", "--alpha", "nan", "a", "b"], "nan is no finite number"),
-        (["score", "--timeout", "inf", "a", "b"], "inf is no finite number"),
+        (["score", "--timeout", "inf", "a", "b"], "inf is not in the range 0<x<=86400"),
         (["run", "digits", "--set", "epochs=0"], "0 is not in the range x>=1"),
         (["run", "digits", "--set", "filters=0"], "filters must be a whole number of at least 1"),
         (["run", "digits", "--detector", "capsnt"], "Unknown detector 'capsnt'"),
