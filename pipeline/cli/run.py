@@ -25,7 +25,7 @@ from pipeline.cli.report import show
 from pipeline.plan import Plan, check_docker, plan
 
 
-@click.command(cls=Command, params=knob_options(configs.PipelineConfig))
+@click.command(cls=Command, goes_on=True, params=knob_options(configs.PipelineConfig))
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on the last line.")
 def run(name: str | None, as_json: bool, **given: Any) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _KNOBS = ("epochs", "batch_size", "limit_per_class", "image_size", "data_dir", "source_options")
 
 
-@click.command(cls=Command, params=knob_options(PipelineConfig, only=_KNOBS))
+@click.command(cls=Command, goes_on=True, params=knob_options(PipelineConfig, only=_KNOBS))
 @click.argument("name")
 @click.option(
     "--detector",
