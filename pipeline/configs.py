@@ -11,7 +11,7 @@ import click
 from models import detectors
 from models.errors import UserError
 from pipeline.knobs import PREFIX, knob, knobs
-from pipeline.parameters import FiniteRange, ImageSize, NameValue
+from pipeline.parameters import FiniteRange, ImageSize, NameValue, OutputFolder
 
 # Variables that are no knobs: the first chooses a pipeline, the second is read by the sources.
 _PIPELINE, _DATA_DIR = "CAPSAD_PIPELINE", "CAPSAD_DATA_DIR"
@@ -211,6 +211,7 @@ class PipelineConfig:
     output: str | None = knob(
         None,
         "Folder for everything that the run writes.  [default: runs/NAME-anomaly-CLASS]",
+        OutputFolder(),
         metavar="DIR",
     )
     score_images: str | None = knob(

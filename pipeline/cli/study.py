@@ -14,6 +14,7 @@ from pipeline import configs
 from pipeline.cli import console
 from pipeline.cli.options import Command, knob_options
 from pipeline.configs import PipelineConfig
+from pipeline.parameters import OutputFolder
 
 if TYPE_CHECKING:
     from pipeline.study.cells import Cell
@@ -55,6 +56,7 @@ _KNOBS = ("epochs", "batch_size", "limit_per_class", "image_size", "data_dir", "
 )
 @click.option(
     "--output",
+    type=OutputFolder(),
     metavar="DIR",
     default="runs/study",
     show_default=True,

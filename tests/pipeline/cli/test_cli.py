@@ -64,7 +64,7 @@ def images(folder, counts, size=(8, 8)):
         (["run", "digits", "--eval-fraction", "1"], "--eval-fraction"),
         (["run", "digits", "--image-size", "0"], "--image-size.*'0' is not a size"),
         (["run", "--images", "x", "--data-dir", "y"], "not both"),
-        (["run", "digits", "--output", "/proc/x"], "/proc/x cannot be written.*See --output"),
+        (["run", "digits", "--output", "/proc/x"], "--output.: /proc cannot be written"),
         (["run", "digits", "--epochs", "0"], "--epochs.*0 is not in the range"),
         (["run", "digits", "--min-auroc", "2"], "--min-auroc"),
         (["run", "mnist", "--data-dir", "nowhere"], "nowhere is not a folder"),

@@ -10,6 +10,7 @@ from models import metrics
 from models.errors import UserError
 from pipeline import cli, configs
 from pipeline.study import figures, results
+from pipeline.study import run as study_run
 from pipeline.study.cells import HOLD_OUT, OPEN_SET, make_cells
 from pipeline.study.run import run
 
@@ -173,6 +174,26 @@ def test_bad_options_are_refused(in_a_folder):
         assert outcome.exit_code == 2
         assert message in outcome.output
     assert not (in_a_folder / "runs").exists()
+
+
+def test_an_unexpected_failure_of_a_cell_is_told_too(in_a_folder, monkeypatch):
+    real = study_run._run_cell
+
+    def failing(cell, *arguments):
+        if cell.config.seed == 0:
+            raise RuntimeError("out of luck\nand more")
+        real(cell, *arguments)
+
+    monkeypatch.setattr(study_run, "_run_cell", failing)
+    outcome = capsad(
+        *("study", "digits", "--detector", "dbn", "--anomaly", "9", "--epochs", "1"),
+        *("--limit-per-class", "40", "--seed", "0", "--seed", "1"),
+    )
+    assert outcome.exit_code == 2
+    assert "-dbn-0-" in outcome.output
+    assert "failed: RuntimeError: out of luck. The same command runs what is mis" in outcome.output
+    (found,) = results.read(in_a_folder / "runs" / "study")
+    assert found["seed"] == 1
 
 
 _WITHOUT_TENSORFLOW = """
