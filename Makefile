@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 STAMP := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast lint lock clean
+.PHONY: help setup demo test test-fast lint lock audit clean
 
 help:  ## Show this help.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ lock: $(STAMP)  ## Compile the two locks anew.
 		--python-version 3.11 --python-platform x86_64-manylinux_2_36 pyproject.toml -o requirements/tfx-1.16.txt
 	$(BIN)/uv pip compile --upgrade --extra dev --no-annotate --no-header --override requirements/tfx-1.21.in \
 		--python-version 3.13 --python-platform x86_64-manylinux_2_39 pyproject.toml -o requirements/tfx-1.21.txt
+
+audit: $(STAMP)  ## Look for known vulnerabilities that SECURITY.md does not list; needs a network.
+	@$(BIN)/uv tool run --quiet --from pip-audit==2.10.1 python requirements/audit.py
 
 clean:  ## Remove the environment; runs/ stays.
 	rm -rf $(VENV) .pytest_cache .ruff_cache
