@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 STAMP := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast lint lock clean
+.PHONY: help setup demo test test-fast lint lock audit clean
 
 help:  ## Show this help.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,6 @@ $(STAMP): $(wildcard requirements/*.txt) pyproject.toml pipeline/stack.py Makefi
 	export VIRTUAL_ENV="$(abspath $(VENV))"; \
 	$(BIN)/uv pip sync --quiet requirements/$$stack.txt; \
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .; \
-	$(BIN)/uv pip check --quiet; \
 	echo "Compiling byte code"; \
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -W ignore -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $(STAMP)
@@ -39,10 +38,13 @@ lint: $(STAMP)  ## Style, docstrings, types and import contracts.
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports && $(RUN) mypy
 
 lock: $(STAMP)  ## Compile the two locks anew.
-	$(BIN)/uv pip compile --upgrade --extra dev --no-annotate --no-header --constraint requirements/tfx-1.16.in \
+	$(BIN)/uv pip compile --upgrade --extra dev --no-annotate --no-header --override requirements/tfx-1.16.in \
 		--python-version 3.11 --python-platform x86_64-manylinux_2_36 pyproject.toml -o requirements/tfx-1.16.txt
-	$(BIN)/uv pip compile --upgrade --extra dev --no-annotate --no-header --constraint requirements/tfx-1.21.in \
+	$(BIN)/uv pip compile --upgrade --extra dev --no-annotate --no-header --override requirements/tfx-1.21.in \
 		--python-version 3.13 --python-platform x86_64-manylinux_2_39 pyproject.toml -o requirements/tfx-1.21.txt
+
+audit: $(STAMP)  ## Look for known vulnerabilities that SECURITY.md does not list; needs a network.
+	@$(BIN)/uv tool run --quiet --from pip-audit==2.10.1 python requirements/audit.py
 
 clean:  ## Remove the environment; runs/ stays.
 	rm -rf $(VENV) .pytest_cache .ruff_cache
