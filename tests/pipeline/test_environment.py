@@ -150,7 +150,7 @@ _READERS = {"example_gen", "training", "report", "batch"}
 @pytest.mark.parametrize(
     ("changed", "components"),
     [
-        ("models/errors.py", _READERS | {"data"}),
+        ("models/errors.py", _READERS | {"data", "serving"}),
         ("components/data/protocol.py", _READERS),
         ("components/data/sources/stored_array.py", _READERS),  # four imports deep
         ("models/layers/squash.py", {"training", "report"}),
