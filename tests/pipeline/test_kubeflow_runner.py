@@ -130,7 +130,7 @@ def test_every_pipeline_compiles(name, in_a_folder, monkeypatch):
     ("arguments", "message"),
     [
         (["--data-dir", "data"], "data folder is where the containers find the data"),
-        (["--output", "missing/folder.yaml"], "Cannot write missing/folder.yaml: No such file"),
+        (["--output", "missing/folder.yaml"], "The folder missing does not exist: make it first"),
         (["--anomaly", "ten"], "Unknown anomaly class 'ten'"),
         (["--gpus", "-1"], "--gpus"),
     ],
