@@ -159,7 +159,10 @@ def _show(cells: Sequence["Cell"], output: Path) -> None:
                 values.setdefault((result["detector"], score), []).append(measured["auroc"])
     if not values:
         return
-    click.echo(f"\n  {'detector':<16}{'score':<16}{'cells':>5}  mean auROC ± deviation (range)")
+    click.echo(
+        f"\n  {'detector':<16}{'score':<16}{'cells':>5}  mean auROC ± standard deviation over the "
+        "cells (range)"
+    )
     for (detector, score), aurocs in values.items():
         click.echo(
             f"  {detector:<16}{score:<16}{len(aurocs):>5}  {np.mean(aurocs):.4f} ± "

@@ -155,9 +155,10 @@ def test_tables_hold_means_and_spreads(tmp_path):
     results = [result("9", 0, 0.8), result("9", 1, 0.9), result("2", 0, 0.95)]
     results += [result("2", 0, 0.5, "dbn"), result("9", 0, 0.6, "dbn")]
     text = figures.write(results, tmp_path).read_text()
-    assert "| 2 | **0.950** ± 0.010 | 0.500 ± 0.010 |" in text
-    assert "| 9 | **0.850** ± 0.071 | 0.600 ± 0.010 |" in text
-    assert "| mean ± deviation of the rows | **0.900** ± 0.050 | 0.550 ± 0.050 |" in text
+    assert "| 2 | **0.950** (0.940 to 0.960) | 0.500 (0.490 to 0.510) |" in text
+    assert "| 9 | **0.850** (0.779 to 0.921) | 0.600 (0.590 to 0.610) |" in text
+    assert "| mean ± standard deviation of the rows | **0.900** ± 0.050 | 0.550 ± 0.050 |" in text
+    assert "In brackets: mean minus and plus one standard deviation over the seeds, or for" in text
     assert "| vae | 0.900 | 1,000 | 20 | 50 | 4,000 |" in text
     (picture,) = (tmp_path / "figures").glob("*.png")
     assert picture.stat().st_size > 10_000
