@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 STAMP := $(VENV)/.ready
 TORCH := .venv-torch
+# The tests of a file share what they prepare.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help setup demo test test-fast test-torch lint lock clean
+.PHONY: help setup demo test test-fast test-torch reliability lint lock audit clean
 
 help:  ## Show this help.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +24,6 @@ $(STAMP): $(wildcard requirements/tfx-*.txt) pyproject.toml pipeline/stack.py Ma
 	export VIRTUAL_ENV="$(abspath $(VENV))"; \
 	$(BIN)/uv pip sync --quiet requirements/$$stack.txt; \
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .; \
-	$(BIN)/uv pip check --quiet; \
 	echo "Compiling byte code"; \
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -W ignore -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $(STAMP)
@@ -31,10 +32,14 @@ demo: $(STAMP)  ## Train, judge, bless and push a detector on real digits.
 	@$(RUN) capsad run digits
 
 test: $(STAMP) lint  ## All tests, the end-to-end runs included.
-	@$(RUN) pytest
+	@$(RUN) pytest $(PARALLEL)
 
 test-fast: $(STAMP) lint  ## The tests that take minutes at most.
-	@$(RUN) pytest -m "not slow"
+	@$(RUN) pytest $(PARALLEL) -m "not slow and not reliability"
+
+reliability: $(STAMP)  ## Break many things on purpose; writes docs/results/reliability.md.
+	@$(RUN) pytest tests/reliability -m "reliability or not reliability" \
+		--reliability-table docs/results/reliability.md
 
 test-torch: $(TORCH)/.ready  ## The tests of layers and detectors on PyTorch, in .venv-torch.
 	@KERAS_BACKEND=torch $(TORCH)/bin/python -m pytest tests/models
@@ -50,12 +55,15 @@ lint: $(STAMP)  ## Style, docstrings, types and import contracts.
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports && $(RUN) mypy
 
 lock: $(STAMP)  ## Compile the locks anew.
-	$(BIN)/uv pip compile --upgrade --extra dev --no-annotate --no-header --constraint requirements/tfx-1.16.in \
+	$(BIN)/uv pip compile --upgrade --extra dev --no-annotate --no-header --override requirements/tfx-1.16.in \
 		--python-version 3.11 --python-platform x86_64-manylinux_2_36 pyproject.toml -o requirements/tfx-1.16.txt
-	$(BIN)/uv pip compile --upgrade --extra dev --no-annotate --no-header --constraint requirements/tfx-1.21.in \
+	$(BIN)/uv pip compile --upgrade --extra dev --no-annotate --no-header --override requirements/tfx-1.21.in \
 		--python-version 3.13 --python-platform x86_64-manylinux_2_39 pyproject.toml -o requirements/tfx-1.21.txt
 	{ cat requirements/torch.in; grep '^keras==' requirements/tfx-1.16.txt; } | $(BIN)/uv pip compile --upgrade \
 		--no-annotate --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_36 - -o requirements/torch.txt
+
+audit: $(STAMP)  ## Look for known vulnerabilities that SECURITY.md does not list; needs a network.
+	@$(BIN)/uv tool run --quiet --from pip-audit==2.10.1 python requirements/audit.py
 
 clean:  ## Remove the environments; runs/ stays.
 	rm -rf $(VENV) $(TORCH) .pytest_cache .ruff_cache

@@ -320,7 +320,8 @@ def write_report(rows: list[dict[str, Any]], name: str) -> None:
             method: [
                 (
                     float(np.mean(values)),
-                    float(np.std(values)),
+                    float(np.mean(values) - np.std(values)),
+                    float(np.mean(values) + np.std(values)),
                 )
                 for found in classes
                 for values in [

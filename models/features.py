@@ -1,7 +1,9 @@
 """Features of images that a frozen network computes once, and a store that keeps them."""
 
+import contextlib
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -135,30 +137,47 @@ def _kept(
     places: np.ndarray,
     verbose: int,
 ) -> dict[str, np.ndarray]:
-    """The arrays in the folder `target`, which is made if it does not exist."""
-    if not target.is_dir():
-        incomplete = target.with_name(f"{target.name}.incomplete")
-        incomplete.mkdir(parents=True, exist_ok=True)
-        note = incomplete / _DONE
-        done = json.loads(note.read_text()) if note.exists() else 0
-        arrays: dict[str, Any] = {
-            key: np.lib.format.open_memmap(
-                incomplete / f"{key}.npy",
-                "r+" if done else "w+",
-                "float32",
-                (len(places), *shape),
-            )
-            for key, shape in shapes.items()
-        }
+    """The arrays in the folder `target`, which is made if it does not exist, or is damaged."""
+    shapes = {key: (len(places), *shape) for key, shape in shapes.items()}
+    if target.is_dir():
+        with contextlib.suppress(OSError, ValueError):
+            return _opened(target, shapes, "r")
+        print(f"Warning: The features in {target} were damaged, so they are computed again.")
+        shutil.rmtree(target)
+    incomplete = target.with_name(f"{target.name}.incomplete")
+    try:
+        done = int(json.loads((incomplete / _DONE).read_text()))
+        _opened(incomplete, shapes, "r")  # which refuses a cut file, while r+ would enlarge it
+        arrays = _opened(incomplete, shapes, "r+")
+    except (OSError, ValueError):  # There is none, or it is damaged.
+        shutil.rmtree(incomplete, ignore_errors=True)
+        incomplete.mkdir(parents=True)
+        done, arrays = 0, _opened(incomplete, shapes, "w+")
 
-        def keep(done: int) -> None:
-            for array in arrays.values():
-                array.flush()
-            write_whole(note, json.dumps(done))
+    def keep(done: int) -> None:
+        for array in arrays.values():
+            array.flush()
+        write_whole(incomplete / _DONE, json.dumps(done))
 
-        _fill(arrays, features_of, places, done, verbose, keep)
-        publish(incomplete, target)
-    return {key: np.load(target / f"{key}.npy", mmap_mode="r") for key in shapes}
+    _fill(arrays, features_of, places, done, verbose, keep)
+    publish(incomplete, target)
+    return _opened(target, shapes, "r")
+
+
+def _opened(folder: Path, shapes: dict[str, tuple[int, ...]], mode: str) -> dict[str, Any]:
+    """Memory-mapped arrays of the given shapes.
+
+    Raises:
+        OSError: if a file is missing.
+        ValueError: if a file holds something else.
+    """
+    arrays = {
+        key: np.lib.format.open_memmap(folder / f"{key}.npy", mode, "float32", shape)
+        for key, shape in shapes.items()
+    }
+    if any(arrays[key].shape != shape for key, shape in shapes.items()):
+        raise ValueError(f"The arrays in {folder} have other shapes.")
+    return arrays
 
 
 def _fill(

@@ -8,6 +8,8 @@ import math
 import re
 import shutil
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -245,26 +247,48 @@ class Backup(keras.callbacks.Callback):
         self.folder = Path(folder) if folder else None
         self.patience = patience
         self.history: dict[str, list[float]] = {}
+        self.notes: list[str] = []
         self._best: list[np.ndarray] | None = None
         self.seconds = 0.0  # duration of training, including the time before a kill
 
     def restore(self, model: keras.Model) -> int:
-        """Loads the newest state, if any, into the compiled `model`, and returns its epoch."""
+        """Loads the newest state, if any, into the compiled `model`, and returns its epoch.
+
+        If the state is damaged, it is removed with a note, and training starts afresh.
+        """
         states = self._states()
         if not states:
             return 0
         epoch, folder = states[-1]
         model.optimizer.build(model.trainable_variables)
-        with np.load(folder / self._STATE) as values:
-            for variable, name in zip(_variables(model), values.files, strict=True):
-                variable.assign(values[name])
-        kept = json.loads((folder / "history.json").read_text())
-        self.history, self.seconds = kept["history"], kept["seconds"]
+        variables = _variables(model)
+        try:
+            values = self._read(folder, variables)
+            # The best one is kept beside the newest one, unless they are the same.
+            best = values if self.patience is None else self._read(states[0][1], variables)
+            kept = json.loads((folder / "history.json").read_text())
+            self.history, self.seconds = kept["history"], kept["seconds"]
+        # Whatever is damaged: the archive, an array, or the text.
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
+            self.notes.append(
+                f"The state of training in {folder} was damaged, so training started afresh."
+            )
+            for _, damaged in states:
+                shutil.rmtree(damaged)
+            return 0
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
         if self.patience is not None:
-            _, best = states[0]  # It is kept beside the newest one, unless they are the same.
-            with np.load(best / self._STATE) as values:
-                self._best = [values[name] for name in values.files[: len(model.variables)]]
+            self._best = best[: len(model.variables)]
         return epoch
+
+    def _read(self, folder: Path, variables: list[keras.Variable]) -> list[np.ndarray]:
+        with np.load(folder / self._STATE) as stored:
+            values = [stored[name] for name in stored.files]
+        for variable, value in zip(variables, values, strict=True):
+            if tuple(variable.shape) != value.shape:
+                raise ValueError(f"{variable.path} has another shape.")
+        return values
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Starts the clock."""

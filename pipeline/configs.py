@@ -11,7 +11,7 @@ import click
 from models import detectors
 from models.errors import UserError
 from pipeline.knobs import PREFIX, knob, knobs
-from pipeline.parameters import FiniteRange, ImageSize, NameValue
+from pipeline.parameters import FiniteRange, ImageSize, NameValue, OutputFolder
 
 # Variables that are no knobs: the first chooses a pipeline, the second is read by the sources.
 _PIPELINE, _DATA_DIR = "CAPSAD_PIPELINE", "CAPSAD_DATA_DIR"
@@ -216,6 +216,7 @@ class PipelineConfig:
     output: str | None = knob(
         None,
         "Folder for everything that the run writes.  [default: runs/NAME-anomaly-CLASS]",
+        OutputFolder(),
         metavar="DIR",
     )
     score_images: str | None = knob(
@@ -254,7 +255,10 @@ def override(config: Any, **values: Any) -> Any:
         if name in converted.get("settings", {}):
             if name in converted:
                 raise UserError(f"{name} is given twice, also among the settings.", name)
-            converted[name] = known[name].convert(converted["settings"].pop(name))
+            value = converted["settings"].pop(name)
+            if type(value) is not int:  # which click would round
+                raise UserError(f"{name} must be a whole number, not {value!r}.", name)
+            converted[name] = known[name].convert(value)
     if "settings" in converted or "detector" in converted:
         training = config.training
         former = training.detector or DEFAULT_DETECTOR

@@ -24,7 +24,7 @@ if __name__ == "__main__":
 # ruff: noqa: E402
 from components.training import cluster
 from models.errors import UserError
-from pipeline import configs
+from pipeline import artifacts, configs
 from pipeline.knobs import knobs
 from pipeline.plan import Plan, plan
 
@@ -36,8 +36,11 @@ if TYPE_CHECKING:
 def output_folder(output: str) -> Iterator[Path]:
     """Makes the output folder of a run, and keeps other runs out of it until the block ends.
 
+    Damaged artifacts of earlier runs are removed, so that they are made again.
+
     Raises:
-        UserError: if the folder cannot be written, or if another run is using it.
+        UserError: if the folder cannot be written, if another run is using it, or if its database
+            is damaged.
     """
     folder = Path(output)
     with contextlib.ExitStack() as stack:
@@ -56,7 +59,14 @@ def output_folder(output: str) -> Iterator[Path]:
                 f"Another run is using {folder}: wait for it, or choose another output folder.",
                 "output",
             ) from None
-        yield folder
+        artifacts.check_database(folder)
+        for note in artifacts.remove_damaged(folder):
+            print(f"Warning: {note}", file=sys.stderr)
+        try:
+            yield folder
+        finally:
+            with contextlib.suppress(OSError):  # A full disk has an error of its own.
+                artifacts.remember(folder)
 
 
 def compile_pipeline(planned: Plan) -> "Pipeline":

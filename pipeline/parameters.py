@@ -2,14 +2,19 @@
 
 import json
 import math
+import os
 import re
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import click
 
+_LARGEST = 8192  # An image of this height and width takes 200 MB.
+
 
 class ImageSize(click.ParamType):
-    """A size such as `28` or `28x32`: a pair (height, width) of whole numbers from 1."""
+    """A size such as `28` or `28x32`: a pair (height, width) of whole numbers."""
 
     name = "size"
 
@@ -19,8 +24,12 @@ class ImageSize(click.ParamType):
             value = "x".join(map(str, value))
         match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value).strip())
         size = match and (int(match[1]), int(match[2] or match[1]))
-        if not size or min(size) < 1:
-            self.fail(f"'{value}' is not a size in pixels such as 28 or 28x32.", param, ctx)
+        if not size or min(size) < 1 or max(size) > _LARGEST:
+            self.fail(
+                f"'{value}' is not a size of 1 to {_LARGEST} pixels such as 28 or 28x32.",
+                param,
+                ctx,
+            )
         return size
 
 
@@ -51,3 +60,42 @@ class NameValue(click.ParamType):
             return name, json.loads(text)
         except json.JSONDecodeError:
             return name, text
+
+
+class OutputFolder(click.ParamType):
+    """A folder that is there or can be made, and can be written, which is checked at once."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Returns the path as it is given."""
+        nearest = Path(os.path.abspath(os.path.expanduser(value)))
+        while not os.path.lexists(nearest):
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            self.fail(f"{nearest} is no folder: give another path.", param, ctx)
+        try:
+            tempfile.TemporaryFile(dir=nearest).close()
+        except OSError as error:
+            self.fail(f"{nearest} cannot be written ({error.strerror}).", param, ctx)
+        return value
+
+
+class OutputFile(OutputFolder):
+    """A file that can be written, or a pipe or device, which is checked at once."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Returns the path as it is given."""
+        path = Path(value)
+        if path.is_dir():
+            self.fail(f"{value} is a folder: give a file.", param, ctx)
+        if path.exists() and not path.is_file():
+            if not os.access(path, os.W_OK):
+                self.fail(f"{value} cannot be written: give another file.", param, ctx)
+            return value
+        if not path.absolute().parent.exists():
+            self.fail(f"The folder {path.parent} does not exist: make it first.", param, ctx)
+        super().convert(path.absolute().parent, param, ctx)
+        return value

@@ -12,7 +12,14 @@ import numpy as np
 from components.data import sources
 from components.data.folder import UNREADABLE, Table, printable
 from components.data.index import HeldOut
-from components.data.protocol import SPLITS, Classes, hold_out, only_tested, resolve_anomaly
+from components.data.protocol import (
+    CALIBRATION,
+    SPLITS,
+    Classes,
+    hold_out,
+    only_tested,
+    resolve_anomaly,
+)
 from components.data.sources.base import Source
 from components.data.splits import Split, check_unreadable, load_splits
 from components.serving.batch import inputs
@@ -25,6 +32,8 @@ from pipeline.beam_args import beam_args
 from pipeline.configs import PipelineConfig, override
 
 _FEW_TESTED = 20
+_FEW_TRAINED = 10  # of a class
+_FEW_GROUPS = 100
 _SMALL, _LARGE = (32, 32), (224, 224)  # without and with a backbone
 _STEP = 32  # pixels of an image for one place of a backbone's last feature map
 _LONGEST = 4  # largest ratio of the sides of a size that is chosen
@@ -242,6 +251,11 @@ def _warnings(made: Plan) -> Iterator[str]:
     counts = made.counts
     train = {name: counts["train"][name] for name in made.classes.normal_names}
     rarest, largest = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
+    if train[rarest] < _FEW_TRAINED:
+        yield (
+            f"The class '{rarest}' has only {train[rarest]} images to train on, so hardly anything "
+            "can be learned about it."
+        )
     if train[largest] > BALANCE * train[rarest]:
         yield (
             f"The class '{rarest}' has only {train[rarest]} images to train on, and '{largest}' "
@@ -253,11 +267,24 @@ def _warnings(made: Plan) -> Iterator[str]:
     tested = sum(counts["test"].values())
     if tested < _FEW_TESTED:
         yield f"There are only {tested} images to test on, so the results are very uncertain."
+    yield from _group_warnings(made.held_out)
     least = 1 / (sum(counts["calibration"].values()) + 1)
     if least >= _ALPHA:
         yield (
             f"There are too few images to calibrate on: no alpha up to {least:.2g} can ever flag "
             "an image. Add images, or raise the calibration fraction."
+        )
+
+
+def _group_warnings(held_out: HeldOut) -> Iterator[str]:
+    groups: set[int] = set()
+    for name, part in held_out.index.parts.items():
+        groups |= set(part.groups[held_out.splits[name] == CALIBRATION].tolist())
+    groups.discard(-1)  # of images of no group
+    if 0 < len(groups) < _FEW_GROUPS:
+        yield (
+            f"The images to calibrate on are of only {len(groups)} groups of images that belong "
+            "together, so the rate of false alarms on other groups may be far from alpha."
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 
+from pipeline.artifacts import ARTIFACTS, DATABASE, SERVING
 from pipeline.plan import Plan
 
 
@@ -34,14 +35,12 @@ class Platform:
 
 def local(plan: Plan) -> Platform:
     """This machine, with everything in the output folder."""
-    pipeline_root = os.path.join(plan.output, "pipeline")
+    pipeline_root = os.path.join(plan.output, ARTIFACTS)
     return Platform(
         pipeline_name=plan.config.name,
         data_dir=plan.config.data.location,
         held_out=plan.held_out.save(os.path.join(pipeline_root, "plan")),
         pipeline_root=pipeline_root,
-        serving=os.path.join(plan.output, "serving"),
-        metadata=metadata.sqlite_metadata_connection_config(
-            os.path.join(plan.output, "metadata.sqlite")
-        ),
+        serving=os.path.join(plan.output, SERVING),
+        metadata=metadata.sqlite_metadata_connection_config(os.path.join(plan.output, DATABASE)),
     )

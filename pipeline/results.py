@@ -1,12 +1,12 @@
 """Reads the results of a run from its metadata."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.errors import UserError
+from pipeline.artifacts import ARTIFACTS, DATABASE, SERVING, check_database
 
 if TYPE_CHECKING:  # ML Metadata is loaded only when results are read.
     from ml_metadata import MetadataStore
@@ -49,32 +49,57 @@ def read(output_dir: str) -> Results:
     """Reads the newest results in `output_dir`.
 
     Raises:
-        UserError: if no run was finished there.
+        UserError: if no run was finished there, or something of it is damaged or gone.
     """
     missing = UserError(f"{output_dir} holds no finished run: start one with `capsad run`.")
-    database = os.path.join(output_dir, "metadata.sqlite")
-    if not os.path.exists(database):
+    output = Path(output_dir)
+    if not (output / DATABASE).exists():
         raise missing
-    store = _open(database)
-    reporting, pushing = _newest(store, _REPORT), _newest(store, _PUSHER)
-    if reporting is None or pushing is None:
+    check_database(output)
+    store = _open(str(output / DATABASE))
+    pushing = _newest(store, _PUSHER)
+    if pushing is None:
         raise missing
-    report = _given(store, reporting, "capsad.Report").uri
-    pushed = _given(store, pushing, "PushedModel")
-    summary = json.loads(Path(report, "summary.json").read_text())
-    return Results(
-        report=os.path.join(report, "report.html"),
-        pushed=pushed.custom_properties["pushed_destination"].string_value or None,
-        auroc=summary["auroc"],
-        pixels=summary["pixels"],
-        accuracy=summary["accuracy"],
-        normal_classes=summary["normal_classes"],
-        calibration_images=summary["calibration_images"],
-        blessed=summary["verdict"]["blessed"],
-        verdict=summary["verdict"],
-        data=summary["data"],
-        scores=_scores_of_the_run(store, reporting) if summary["verdict"]["blessed"] else None,
+    (run,) = (
+        context
+        for context in store.get_contexts_by_execution(pushing.id)
+        if context.type == "pipeline_run"
     )
+    # All of one run, because another may be on its way.
+    executions = {found.type: found for found in store.get_executions_by_context(run.id)}
+    report = _folder(output, _given(store, executions[_REPORT], "capsad.Report"))
+    pushed = _given(store, pushing, "PushedModel")
+    try:
+        summary = json.loads((report / "summary.json").read_text())
+        scored = executions.get(_SCORER) if summary["verdict"]["blessed"] else None
+        return Results(
+            report=str(report / "report.html"),
+            pushed=_pushed(output, pushed),
+            auroc=summary["auroc"],
+            pixels=summary["pixels"],
+            accuracy=summary["accuracy"],
+            normal_classes=summary["normal_classes"],
+            calibration_images=summary["calibration_images"],
+            blessed=summary["verdict"]["blessed"],
+            verdict=summary["verdict"],
+            data=summary["data"],
+            scores=scored and str(_folder(output, _given(store, scored, "InferenceResult"))),
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"The report in {report} is damaged or gone: give the same `capsad run` command again, "
+            "which makes it anew."
+        ) from error
+
+
+def _pushed(output: Path, artifact: "Artifact") -> str | None:
+    destination = artifact.custom_properties["pushed_destination"].string_value
+    return str(output / SERVING / Path(destination).name) if destination else None
+
+
+def _folder(output: Path, artifact: "Artifact") -> Path:
+    """The folder of an artifact, also if the output folder was moved."""
+    return output / ARTIFACTS / Path(*Path(artifact.uri).parts[-3:])
 
 
 def _open(database: str) -> "MetadataStore":
@@ -112,23 +137,3 @@ def _given(store: "MetadataStore", execution: "Execution", artifact_type: str) -
     events = store.get_events_by_execution_ids([execution.id])
     ids = [event.artifact_id for event in events if event.type == Event.OUTPUT]
     return next(a for a in store.get_artifacts_by_id(ids) if a.type_id == kind)
-
-
-def _scores_of_the_run(store: "MetadataStore", reporting: "Execution") -> str | None:
-    """Returns the folder of the scores of the run that made a report, if there are any.
-
-    An earlier run does not count, because it may have scored other images.
-    """
-    (run,) = (
-        context
-        for context in store.get_contexts_by_execution(reporting.id)
-        if context.type == "pipeline_run"
-    )
-    return next(
-        (
-            _given(store, execution, "InferenceResult").uri
-            for execution in store.get_executions_by_context(run.id)
-            if execution.type == _SCORER
-        ),
-        None,
-    )

@@ -34,7 +34,8 @@ class DigestCache:
         self._started = time.time_ns()
         # If it is not there, or damaged, everything is looked at anew.
         with contextlib.suppress(OSError, ValueError):
-            self._known = json.loads(self._path.read_text(encoding="utf-8"))
+            known = json.loads(self._path.read_text(encoding="utf-8"))
+            self._known = known if isinstance(known, dict) else {}
 
     def get(self, path: str, max_pixels: int) -> tuple[bytes, Info]:
         """Digest and header of a file.
@@ -47,11 +48,12 @@ class DigestCache:
         stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
         key = printable(path)
         known = self._known.get(key)
-        if known and known[:3] == stamp:
-            digest, info = bytes.fromhex(known[3]), Info(*known[4])
-            if info.width * info.height <= max_pixels:
-                self._kept[key] = known
-                return digest, info
+        with contextlib.suppress(TypeError, ValueError, IndexError):  # a damaged row
+            if known and known[:3] == stamp:
+                digest, info = bytes.fromhex(known[3]), Info(*known[4])
+                if info.width * info.height <= max_pixels:
+                    self._kept[key] = known
+                    return digest, info
         content = read_file(path)
         digest, info = hashlib.sha256(content).digest(), read_info(content, max_pixels)
         if max(stamp[1:]) < self._started - _SETTLED_NS:

@@ -5,6 +5,7 @@ This is the identity of the data: an image that was moved, renamed, replaced or 
 
 import hashlib
 import io
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ class HeldOut:
         """Writes index and splits into `folder`, under a name that follows from the content.
 
         Returns:
-            The path of the file. A file that is there already is left as it is.
+            The path of the file. A whole file that is there already is left as it is.
         """
         arrays: dict[str, Any] = {"class_names": np.array(self.index.class_names)}
         arrays["values"] = np.array([self.index.channels, self.index.white])
@@ -119,7 +120,7 @@ class HeldOut:
         for splits in self.splits.values():
             digest.update(splits.tobytes())
         path = Path(folder, f"{digest.hexdigest()[:16]}.npz")
-        if not path.exists():
+        if not _is_whole(path):
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,3 +141,11 @@ class HeldOut:
         splits = {part: found.pop("splits") for part, found in columns.items()}
         parts = {part: Part(**found) for part, found in columns.items()}
         return cls(Index(class_names, channels, white, parts), splits)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False

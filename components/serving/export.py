@@ -12,6 +12,7 @@ from components.data.decode import decode_image
 from components.data.examples import ENCODED, make_example
 from components.data.formats import WHITE
 from components.data.protocol import ANOMALY_LABEL
+from components.serving.sums import write_sums
 from models.device import built_for
 from models.scores import ANOMALY_SCORE, LEAST_ALPHA
 
@@ -96,6 +97,7 @@ def export(
         ):
             archive.add_endpoint(name, function, input_signature=[signature])
         archive.write_out(folder, verbose=False)
+    write_sums(folder)
 
 
 def write_warmup_requests(folder: str, images: np.ndarray) -> None:
@@ -125,3 +127,4 @@ def write_warmup_requests(folder: str, images: np.ndarray) -> None:
                 predict_log=prediction_log_pb2.PredictLog(request=request)
             )
             writer.write(log.SerializeToString())
+    write_sums(folder)

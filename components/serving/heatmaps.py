@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from models.errors import UserError
 from models.files import whole_file
 
 ANOMALY_MAP = "anomaly_map"
+_MARK = "capsad"  # in the file, to tell heat maps from other pictures
 _LONGEST_SIDE = 1024
 _STRONGEST = 0.65  # share of the colour where the map is hottest
 
@@ -64,7 +66,7 @@ class HeatmapWriter:
     """Writes the heat maps of scored images as PNG files into a folder.
 
     Args:
-        folder: folder that is made if it does not exist. Files of the same names are replaced.
+        folder: folder that is made if it does not exist. Heat maps of the same names are replaced.
 
     Raises:
         UserError: if the folder cannot be made.
@@ -117,6 +119,9 @@ class HeatmapWriter:
 
         Returns:
             The path of the file.
+
+        Raises:
+            UserError: if another file, such as the image itself, has its name.
         """
         with Image.open(io.BytesIO(content)) as image:
             picture = image.convert("RGB")
@@ -128,6 +133,22 @@ class HeatmapWriter:
             name = f"{stem}-{count}"
         self._names.add(name)
         target = self._folder / f"{name}.png"
+        if target.exists() and not _is_heat_map(target):
+            raise UserError(
+                f"{target} is in the way and is no heat map: give another folder.", "heatmaps"
+            )
         with whole_file(target, "wb") as file:
-            Image.fromarray(overlay(np.asarray(picture), anomaly_map)).save(file, "png")
+            mark = PngInfo()
+            mark.add_text("Software", _MARK)
+            Image.fromarray(overlay(np.asarray(picture), anomaly_map)).save(
+                file, "png", pnginfo=mark
+            )
         return str(target)
+
+
+def _is_heat_map(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Software") == _MARK
+    except OSError:
+        return False

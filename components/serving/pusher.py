@@ -11,12 +11,15 @@ from tfx.proto import pusher_pb2
 from tfx.types import Artifact, artifact_utils
 
 from components.serving import storage
+from components.serving.sums import check_whole
 
 _DESTINATION = "pushed_destination"
 
 
 class AtomicExecutor(executor.Executor):
     """Copies the model under a name that no server takes for a version, and then renames it.
+
+    A model that is not whole is not pushed.
 
     If the base directory is empty, the version's folder is put into the artifact itself. This is
     for orchestrators that keep only artifacts.
@@ -47,6 +50,7 @@ class AtomicExecutor(executor.Executor):
             )
             # The folder does not exist if the model is not blessed.
             for version in fileio.listdir(folder) if fileio.exists(folder) else ():
+                check_whole(os.path.join(folder, version))
                 target = os.path.join(base, version)
                 storage.publish(os.path.join(folder, version), target)
                 pushed.set_string_custom_property(_DESTINATION, target)

@@ -10,6 +10,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from components.data.pixels import decoder_reason
 from components.serving.clients.base import INPUT, SIGNATURE, Client, Refused, as_array
+from components.serving.sums import FILE, check_whole
 from models.errors import UserError
 
 _FILE = "saved_model.pb"
@@ -26,14 +27,13 @@ class SavedModelClient(Client):
         folder: folder of the SavedModel.
 
     Raises:
-        UserError: if the SavedModel is not one of ours.
+        UserError: if the SavedModel is damaged or not one of ours.
     """
 
     def __init__(self, folder: str):
+        check_whole(folder)
         # The signatures work only as long as the loaded object exists.
         self._model = tf.saved_model.load(folder)
-        if SIGNATURE not in self._model.signatures:
-            raise _foreign(folder)
 
     def score(self, images: Sequence[bytes]) -> dict[str, np.ndarray]:
         """Scores encoded images, see `Client`."""
@@ -69,20 +69,17 @@ def output_kinds(folder: str) -> dict[str, Kind]:
         Name of each output -> its kind for one image: `text`, `number` or `numbers`.
 
     Raises:
-        UserError: if there is no SavedModel, or if it is not one of ours.
+        UserError: if there is no SavedModel, or if it is damaged or not one of ours.
     """
-    path = f"{folder}/{_FILE}"
-    if not tf.io.gfile.exists(path):
+    if not tf.io.gfile.exists(f"{folder}/{_FILE}"):
         raise UserError(
             f"{folder} holds no SavedModel: give a version's folder in the `serving` of a run."
         )
-    model = saved_model_pb2.SavedModel()
-    with tf.io.gfile.GFile(path, "rb") as file:
-        model.ParseFromString(file.read())
-    signatures = model.meta_graphs[0].signature_def
-    if SIGNATURE not in signatures:
-        raise _foreign(folder)
-    return {name: _kind(tensor) for name, tensor in sorted(signatures[SIGNATURE].outputs.items())}
+    check_whole(folder)
+    with tf.io.gfile.GFile(f"{folder}/{_FILE}", "rb") as file:
+        model = saved_model_pb2.SavedModel.FromString(file.read())
+    outputs = model.meta_graphs[0].signature_def[SIGNATURE].outputs
+    return {name: _kind(tensor) for name, tensor in sorted(outputs.items())}
 
 
 def newest_version(model: str) -> str:
@@ -95,13 +92,13 @@ def newest_version(model: str) -> str:
         UserError: if no model was pushed there.
     """
     folder = Path(model)
-    if (folder / _FILE).is_file():
+    if _is_model(folder):
         return model
     versions = [
-        file.parent
+        version
         for base in (folder, folder / "serving")
-        for file in base.glob(f"*/{_FILE}")
-        if file.parent.name.isdecimal()
+        for version in base.glob("*")
+        if version.name.isdecimal() and _is_model(version)
     ]
     if not versions:
         raise UserError(
@@ -111,14 +108,12 @@ def newest_version(model: str) -> str:
     return str(max(versions, key=lambda version: int(version.name)))
 
 
+def _is_model(folder: Path) -> bool:
+    """Whether this is a SavedModel, also if it is damaged."""
+    return (folder / _FILE).is_file() or (folder / FILE).is_file()
+
+
 def _kind(tensor: meta_graph_pb2.TensorInfo) -> Kind:
     if tensor.dtype == tf.string.as_datatype_enum:
         return "text"
     return "number" if len(tensor.tensor_shape.dim) == 1 else "numbers"
-
-
-def _foreign(folder: str) -> UserError:
-    return UserError(
-        f"The SavedModel in {folder} has no signature `{SIGNATURE}`: give one that `capsad run` "
-        "has pushed."
-    )

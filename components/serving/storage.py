@@ -1,6 +1,10 @@
 """Publishes complete folders, on this machine or in an object store."""
 
 import contextlib
+import glob
+import os
+import platform
+import uuid
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -22,6 +26,21 @@ def incoming(folder: str) -> Iterator[str]:
         yield folder
     finally:
         _remove(folder)
+
+
+def own_name(target: str) -> str:
+    """A name beside `target` for what this process makes; what killed ones left is removed.
+
+    Another machine may be at work beside it, so only what processes of this machine left goes.
+    """
+    if "://" in target:
+        return f"{target}.{uuid.uuid4().hex[:8]}.incoming"
+    start = f"{target}.{platform.node()}-"
+    for left in glob.glob(f"{glob.escape(start)}*.incoming"):
+        number = left[len(start) : -len(".incoming")]
+        if number.isdecimal() and not os.path.exists(f"/proc/{number}"):
+            _remove(left)
+    return f"{start}{os.getpid()}.incoming"
 
 
 def publish(source: str, target: str) -> None:

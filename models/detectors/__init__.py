@@ -40,7 +40,7 @@ def describe(name: str) -> type[Detector]:
     return getattr(importlib.import_module(module), attribute)
 
 
-def get(name: str, **settings: Any) -> Detector:
+def get(name: str, /, **settings: Any) -> Detector:
     """Creates detector `name`, with `settings` in place of its defaults.
 
     Raises:

@@ -74,6 +74,13 @@ class Detector(abc.ABC):
     def epochs(self) -> int:
         """The number of passes over the training images, which is a setting of each subclass."""
 
+    def tell(self, *notes: str) -> None:
+        """Adds sentences to `notes`, and prints them if the console shows progress."""
+        for note in notes:
+            self.notes.append(note)
+            if self.verbose:
+                print(f"Warning: {note}", flush=True)
+
     @property
     def finished_epochs(self) -> int:
         """Number of passes over the training images that `fit` finished."""

@@ -195,13 +195,10 @@ class CapsNetDetector(NetworkDetector, BackboneDetector):
         )
         calmer.restarts = False
         calmer.places, calmer._classes = self.places, self._classes
-        told = (
+        self.tell(
             f"Training was started once more, with learning rate {rate:.2g}"
             f"{'' if self.backbone else ' and standardised images'}."
         )
-        if self.verbose:
-            print(told, flush=True)
-        self.notes.append(told)
         return calmer
 
     def _train(

@@ -126,6 +126,7 @@ class NetworkDetector(PixelDetector):
         backup = Backup(self.backup_dir, self.patience if validation else None)
         first_epoch = backup.restore(model)
         self.seconds = backup.seconds
+        self.tell(*backup.notes)
         watch = CollapseWatch(labels, self.epochs, answers_per_class, self._tell_collapse)
         watch.look(backup.history)
         model.fit(
@@ -148,9 +149,7 @@ class NetworkDetector(PixelDetector):
     def _tell_collapse(self, message: str) -> None:
         from models.training import Collapsed
 
-        if self.verbose:
-            print(f"Warning: {message}", flush=True)
-        self.notes.append(message)
+        self.tell(message)
         if self.restarts:
             raise Collapsed(message)
 

@@ -11,6 +11,7 @@ from pipeline.cli import console
 from pipeline.cli.options import Command, knob_options
 from pipeline.configs import KubeflowConfig, PipelineConfig
 from pipeline.knobs import knobs
+from pipeline.parameters import OutputFile
 from pipeline.plan import plan
 
 # These knobs have no meaning in containers, or KubeflowConfig has a knob of the same name.
@@ -34,7 +35,9 @@ def kubeflow() -> None:
 
 @kubeflow.command("compile", cls=Command, params=list(_PARAMETERS))
 @click.argument("name", required=False)
-@click.option("--output", metavar="FILE", help="File to write.  [default: NAME.yaml]")
+@click.option(
+    "--output", type=OutputFile(), metavar="FILE", help="File to write.  [default: NAME.yaml]"
+)
 def compile_command(name: str | None, output: str | None, **given: Any) -> None:
     """Write the specification of the pipeline NAME, which can then be uploaded."""
     config, containers = _configure(name, given)

@@ -1,5 +1,6 @@
 """The options of the commands that set knobs, and how help and errors show them."""
 
+import signal
 import sys
 from dataclasses import MISSING
 from typing import Any
@@ -45,7 +46,17 @@ class KnobOption(click.Option):
 
 
 class Command(click.Command):
-    """A command with knobs in groups in its help. A UserError is one line with exit code 2."""
+    """A command with knobs in groups in its help. A UserError is one line with exit code 2.
+
+    Args:
+        *given: as for `click.Command`.
+        goes_on: whether the same command goes on where it was stopped.
+        **also: as for `click.Command`.
+    """
+
+    def __init__(self, *given: Any, goes_on: bool = False, **also: Any):
+        super().__init__(*given, **also)
+        self.goes_on = goes_on
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the help of all options, in groups."""
@@ -67,6 +78,10 @@ class Command(click.Command):
         except UserError as error:
             click.echo(f"Error: {error}{self._remedy(error)}", err=True)
             sys.exit(2)
+        except KeyboardInterrupt:
+            then = " The same command goes on where this one stopped." if self.goes_on else ""
+            click.echo(f"\nStopped.{then}", err=True)
+            sys.exit(128 + signal.SIGINT)
 
     def _remedy(self, error: UserError) -> str:
         """Names the options and variables that set what an error is about."""

@@ -47,9 +47,15 @@ def show(result: results.Results, heading: str, told: Sequence[str] = ()) -> Non
     click.echo(f"  {result.verdict['headline']} ({heading})")
     click.echo(f"  {result.verdict['reason']}")
     click.echo(f"  report:  {_relative(result.report)}")
-    click.echo(f"  model:   {_relative(result.pushed) if result.pushed else 'not pushed'}")
+    click.echo(f"  model:   {_model(result.pushed)}")
     if result.scores:
         click.echo(f"  scores:  {_relative(result.scores)}")
+
+
+def _model(pushed: str | None) -> str:
+    if pushed is None:
+        return "not pushed"
+    return _relative(pushed) + ("" if os.path.isdir(pushed) else ", which is gone")
 
 
 def _relative(path: str) -> str:

@@ -18,13 +18,14 @@ from components.data.folder import READ
 from components.training import cluster
 from models.errors import UserError
 from pipeline import configs, local_runner, results
+from pipeline.artifacts import damaged_records
 from pipeline.cli import console
 from pipeline.cli.options import Command, knob_options
 from pipeline.cli.report import show
 from pipeline.plan import Plan, check_docker, plan
 
 
-@click.command(cls=Command, params=knob_options(configs.PipelineConfig))
+@click.command(cls=Command, goes_on=True, params=knob_options(configs.PipelineConfig))
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on the last line.")
 def run(name: str | None, as_json: bool, **given: Any) -> None:
@@ -110,6 +111,12 @@ def _tell_data(planned: Plan) -> None:
 def _explained(error: Exception, output: Path, log: Path) -> Exception:
     """The error as the user's, where it is; Beam wraps errors and adds where they happened."""
     message = re.sub(r" \[while running .*", "", str(error), flags=re.DOTALL)
+    damaged = None if isinstance(error, UserError) else damaged_records(output)
+    if damaged:
+        return UserError(
+            f"{damaged} is damaged: remove {Path(damaged).parents[1]}, and give the same command "
+            "again, which makes it anew."
+        )
     if isinstance(error, UserError):
         return UserError(message, *error.settings)
     if _disk_is_full(error):

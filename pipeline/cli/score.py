@@ -18,7 +18,7 @@ from pipeline.beam_args import beam_args as with_defaults
 from pipeline.cli import console
 from pipeline.cli.options import Command, knob_options
 from pipeline.configs import PipelineConfig, from_environment
-from pipeline.parameters import FiniteRange
+from pipeline.parameters import FiniteRange, OutputFile, OutputFolder
 
 _FORMATS, _BEAM_FORMATS = ("table", "csv", "jsonl"), ("tfrecord", "parquet")
 
@@ -31,7 +31,7 @@ _FORMATS, _BEAM_FORMATS = ("table", "csv", "jsonl"), ("tfrecord", "parquet")
 )
 @click.option(
     "--timeout",
-    type=FiniteRange(0, min_open=True),
+    type=FiniteRange(0, 86_400, min_open=True),
     default=30,
     show_default=True,
     help="Seconds that a request to the --url may take.",
@@ -57,6 +57,7 @@ _FORMATS, _BEAM_FORMATS = ("table", "csv", "jsonl"), ("tfrecord", "parquet")
 )
 @click.option(
     "--heatmaps",
+    type=OutputFolder(),
     metavar="FOLDER",
     help="Folder for a picture of each flagged image that shows where it is unusual.",
 )
@@ -100,6 +101,9 @@ def score(
     for path in paths:
         if not os.path.exists(path):
             raise UserError(f"{path} does not exist: give a model and images, or folders of them.")
+        if output is not None and os.path.exists(output) and os.path.samefile(path, output):
+            raise UserError(f"{output} is also scored: give another file.", "output")
+    _check_output(output, OutputFile())
     # What TensorFlow and its libraries say of themselves is not what is asked for here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore")
@@ -135,12 +139,22 @@ def _tell_left_out(table, progress):
         progress.tell(f"{progress.scored} scored, {unreadable} unreadable")
 
 
+def _check_output(output: str | None, kind: click.ParamType) -> None:
+    """Before anything is scored, as the other commands do; what it must be depends on --beam."""
+    try:
+        if output is not None:
+            kind.convert(output, None, None)
+    except click.BadParameter as error:
+        raise UserError(error.message, "output") from None
+
+
 def _score_by_beam(model, images, output, format_name, beam_args):
     if not model or output is None or format_name in _FORMATS:
         raise UserError(
             "--beam goes with a MODEL, not a --url, with --output DIR, and with --format "
             f"{' or '.join(_BEAM_FORMATS)}."
         )
+    _check_output(output, OutputFolder())
     argv = with_defaults(beam_args)
     with console.noise_to_temporary_log("Scoring"):
         # Imported here, because Beam and TensorFlow take seconds.

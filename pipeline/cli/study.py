@@ -14,6 +14,7 @@ from pipeline import configs
 from pipeline.cli import console
 from pipeline.cli.options import Command, knob_options
 from pipeline.configs import PipelineConfig
+from pipeline.parameters import OutputFolder
 
 if TYPE_CHECKING:
     from pipeline.study.cells import Cell
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _KNOBS = ("epochs", "batch_size", "limit_per_class", "image_size", "data_dir", "source_options")
 
 
-@click.command(cls=Command, params=knob_options(PipelineConfig, only=_KNOBS))
+@click.command(cls=Command, goes_on=True, params=knob_options(PipelineConfig, only=_KNOBS))
 @click.argument("name")
 @click.option(
     "--detector",
@@ -55,6 +56,7 @@ _KNOBS = ("epochs", "batch_size", "limit_per_class", "image_size", "data_dir", "
 )
 @click.option(
     "--output",
+    type=OutputFolder(),
     metavar="DIR",
     default="runs/study",
     show_default=True,
@@ -157,7 +159,10 @@ def _show(cells: Sequence["Cell"], output: Path) -> None:
                 values.setdefault((result["detector"], score), []).append(measured["auroc"])
     if not values:
         return
-    click.echo(f"\n  {'detector':<16}{'score':<16}{'cells':>5}  mean auROC ± deviation (range)")
+    click.echo(
+        f"\n  {'detector':<16}{'score':<16}{'cells':>5}  mean auROC ± standard deviation over the "
+        "cells (range)"
+    )
     for (detector, score), aurocs in values.items():
         click.echo(
             f"  {detector:<16}{score:<16}{len(aurocs):>5}  {np.mean(aurocs):.4f} ± "

@@ -81,11 +81,11 @@ def columns(results: Iterable[Result]) -> list[tuple[str, str]]:
     return chosen
 
 
-def measure(results: Iterable[Result], detector: str, score: str) -> tuple[float, float]:
-    """Computes the auROC of a method and its spread.
+def measure(results: Iterable[Result], detector: str, score: str) -> tuple[float, float, float]:
+    """Computes the auROC of a method, and the ends of what is shown as its uncertainty.
 
-    For several seeds, these are mean and standard deviation. For one seed, the spread is half of
-    the 95 % confidence interval. Both are NaN if there is no result.
+    For several seeds, these are the mean, and the mean plus and minus one standard deviation. For
+    one seed, they are the auROC and its 95 % interval. All are NaN if there is no result.
     """
     runs = [
         result["scores"][score]
@@ -93,11 +93,12 @@ def measure(results: Iterable[Result], detector: str, score: str) -> tuple[float
         if result["detector"] == detector and score in result["scores"]
     ]
     if not runs:
-        return float("nan"), float("nan")
+        return (float("nan"),) * 3
     areas = [run["auroc"] for run in runs]
     if len(runs) > 1:
-        return float(np.mean(areas)), float(np.std(areas, ddof=1))
-    return areas[0], (runs[0]["auroc_high"] - runs[0]["auroc_low"]) / 2
+        mean, deviation = float(np.mean(areas)), float(np.std(areas, ddof=1))
+        return mean, mean - deviation, mean + deviation
+    return areas[0], runs[0]["auroc_low"], runs[0]["auroc_high"]
 
 
 def _table(group: Sequence[Result]) -> list[str]:
@@ -113,11 +114,11 @@ def _table(group: Sequence[Result]) -> list[str]:
     rows = []
     for (anomaly,), results in _grouped(group, "anomaly").items():
         measured = [measure(results, *method) for method in methods]
-        areas = [area for area, _ in measured]
+        areas = [area for area, _, _ in measured]
         rows.append(areas)
         cells = [
-            "–" if np.isnan(area) else f"{_bold(area, areas)} ± {spread:.3f}"
-            for area, spread in measured
+            "–" if np.isnan(area) else f"{_bold(area, areas)} ({low:.3f} to {high:.3f})"
+            for area, low, high in measured
         ]
         lines.append(f"| {anomaly} | " + " | ".join(cells) + " |")
     means, deviations = np.mean(rows, axis=0), np.std(rows, axis=0)
@@ -125,7 +126,12 @@ def _table(group: Sequence[Result]) -> list[str]:
         "–" if np.isnan(mean) else f"{_bold(mean, means)} ± {deviation:.3f}"
         for mean, deviation in zip(means, deviations, strict=True)
     ]
-    return [*lines, "| mean ± deviation of the rows | " + " | ".join(cells) + " |"]
+    lines.append("| mean ± standard deviation of the rows | " + " | ".join(cells) + " |")
+    several = len({result["seed"] for result in group}) > 1
+    meaning = (
+        "mean minus and plus one standard deviation over the seeds, or for one seed " * several
+    )
+    return [*lines, "", f"In brackets: {meaning}the 95 % interval of one run, by its test images."]
 
 
 def _costs(group: Sequence[Result]) -> list[str]:

@@ -7,6 +7,7 @@ it is complete. A training that was killed continues after its last complete epo
 import dataclasses
 import fcntl
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -71,6 +72,11 @@ def run(
                 _run_cell(cell, folder, training, partial(progress, cell, done))
             except UserError as error:
                 problems.append(f"{cell.name} failed: {error}")
+                continue
+            except Exception as error:  # The others need not suffer from it.
+                logging.exception("%s failed.", cell.name)
+                reason = str(error).strip().partition("\n")[0]
+                problems.append(f"{cell.name} failed: {type(error).__name__}: {reason}.")
                 continue
             if not keep_training:
                 shutil.rmtree(training)

@@ -1,3 +1,7 @@
+import math
+import re
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -105,3 +109,21 @@ def test_unfit_scores_are_refused(scores, message):
 def test_nothing_to_calibrate_on():
     with pytest.raises(ValueError, match="No images"):
         calibrate(brightness_scorer(), np.zeros(0), "pp")
+
+
+def test_the_table_of_the_docs_is_that_of_a_simulation():
+    """The share of normal scores that one calibrated model flags, for many calibration sets."""
+    page = (Path(__file__).parents[2] / "docs" / "calibration.md").read_text()
+    rows = re.findall(r"^\| ([\d,]+) \| ([\d.]+) \| ([\d.]+) to ([\d.]+) \|", page, re.MULTILINE)
+    assert len(rows) == 6
+    generator = np.random.default_rng(0)
+    for text, least, low, high in rows:
+        count = int(text.replace(",", ""))
+        assert float(least) == pytest.approx(1 / (count + 1), abs=5e-5)
+        # p = (k + 1) / (n + 1) of k scores at most s: what is below the last of these is flagged.
+        flagging = math.ceil(0.05 * (count + 1)) - 1
+        drawn = np.partition(generator.random((3000, count)), flagging - 1, axis=1)
+        rates = drawn[:, flagging - 1]
+        assert rates.mean() <= 0.05 + 3 * rates.std() / np.sqrt(len(rates))
+        found = np.quantile(rates, [0.05, 0.95])
+        np.testing.assert_allclose(found, [float(low), float(high)], atol=0.004)

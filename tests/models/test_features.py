@@ -96,3 +96,22 @@ def test_another_network_or_code_has_features_of_its_own(network, images, tmp_pa
 def test_progress_is_told(network, images, capsys):
     compute_features(network, images[:40], verbose=2)
     assert "Features of 40 of 40 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "another"])
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_damaged_features_are_computed_again(damage, is_complete, network, images, tmp_path):
+    expected = compute_features(network, images[:3], str(tmp_path)).read(LAST)
+    (folder,) = tmp_path.iterdir()
+    if not is_complete:
+        folder = folder.rename(f"{folder}.incomplete")
+    path = folder / "last.npy"
+    content = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "gone":
+        path.unlink()
+    else:
+        np.save(path, np.zeros((3, 5), "float32"))
+    found = compute_features(network, images[:3], str(tmp_path)).read(LAST)
+    np.testing.assert_array_equal(found, expected)

@@ -243,7 +243,7 @@ def test_a_collapse_is_told_and_training_starts_once_more_also_after_a_kill(
     collapse, again = whole.notes
     assert "After epoch 3 of 6 the accuracy on the training images was 0." in collapse
     assert again.startswith("Training was started once more, with learning rate 0.1 and stand")
-    assert f"Warning: {collapse}\n{again}\n" in capsys.readouterr().out
+    assert f"Warning: {collapse}\nWarning: {again}\n" in capsys.readouterr().out
     assert whole.history["lengths_accuracy"][-1] > 0.5
     assert whole.finished_epochs == 6
 
@@ -279,3 +279,45 @@ def test_the_watch_knows_what_guessing_reaches():
     assert not look([0.5, 0.6, 0.5], answers=2)
     CollapseWatch(labels, 10, 1, found.append).look({"loss": [1.0, 1.0, 1.0]})
     assert not found
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x55
+    path.write_bytes(content)
+
+
+def another(path):
+    with np.load(path) as stored:
+        values = [stored[name] for name in stored.files]
+    np.savez(path, *values[:-1])
+
+
+@pytest.mark.parametrize(
+    ("damage", "name"),
+    [
+        (cut, "state.npz"),
+        (flip, "state.npz"),
+        (another, "state.npz"),
+        (lambda path: path.unlink(), "state.npz"),
+        (cut, "history.json"),
+        (lambda path: path.write_text("[]"), "history.json"),
+    ],
+)
+def test_a_damaged_state_is_removed_with_a_note_and_training_starts_afresh(
+    damage, name, toys, tiny, tmp_path
+):
+    _, expected = fit(toys, tiny)
+    with pytest.raises(Killed):
+        fit(toys, tiny, backup_dir=str(tmp_path), kill_after=2)
+    (state,) = tmp_path.glob("epoch-*")
+    damage(state / name)
+    resumed, scores = fit(toys, tiny, backup_dir=str(tmp_path))
+    (note,) = resumed.notes
+    assert f"{state} was damaged, so training started afresh" in note
+    assert len(resumed.history["loss"]) == 4
+    np.testing.assert_array_equal(scores, expected)

@@ -6,9 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from pipeline import stack
 from pipeline.cli import doctor
@@ -33,6 +35,39 @@ def test_pytorch_is_tested_with_the_same_keras():
     lines = TORCH_LOCK.read_text().splitlines()
     assert keras[0] in lines
     assert any(line.startswith("torch==") for line in lines)
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
+def test_locks_hold_what_capsad_asks_for(lock):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = dict(line.split("==") for line in lock.read_text().splitlines())
+    for line in project["dependencies"] + project["optional-dependencies"]["dev"]:
+        asked = Requirement(line)
+        assert asked.specifier.contains(pinned[asked.name.replace("_", "-")]), line
+
+
+_READ_ARROW = """
+import pickle, sys
+import pyarrow as pa
+
+class Attack:
+    def __reduce__(self):
+        return print, ("attacked",)
+
+marks = {"ARROW:extension:name": "arrow.py_extension_type"}
+marks["ARROW:extension:metadata"] = pickle.dumps(Attack())
+schema = pa.schema([pa.field("x", pa.null(), metadata=marks)])
+print("written")
+pa.ipc.read_schema(schema.serialize())
+print("read")
+"""
+
+
+def test_arrow_files_run_no_code():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _READ_ARROW], capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["written", "read"], done.stderr
 
 
 def test_the_doctor_expects_what_the_locks_install():
@@ -123,7 +158,7 @@ _READERS = {"example_gen", "training", "report", "batch"}
 @pytest.mark.parametrize(
     ("changed", "components"),
     [
-        ("models/errors.py", _READERS | {"data"}),
+        ("models/errors.py", _READERS | {"data", "serving"}),
         ("components/data/protocol.py", _READERS),
         ("components/data/sources/stored_array.py", _READERS),  # four imports deep
         ("models/layers/squash.py", {"training", "report"}),

@@ -1,12 +1,15 @@
 """What a plan chooses by the data, and what it warns about."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from components.data.protocol import CALIBRATION, TRAIN
 from models.errors import UserError
 from pipeline import configs
-from pipeline.plan import plan
+from pipeline.plan import _group_warnings, plan
 
 
 @pytest.fixture
@@ -162,3 +165,27 @@ def test_classes_that_only_test_has_are_the_anomalies(tmp_path, monkeypatch):
     )
     with pytest.raises(UserError, match="No anomaly class is given.*FOLDER/test/scratched/3.png"):
         plan(configs.configure(images=f"{images}/train"))
+
+
+def test_a_class_of_two_images_is_told(folder):
+    planned = plan(configs.configure(images=folder((8, 8), a=30, b=6, odd=10), anomaly="odd"))
+    rarest = planned.counts["train"]["b"]
+    assert rarest < 10
+    assert any(
+        f"'b' has only {rarest} images to train on, so hardly" in w for w in planned.warnings
+    )
+
+
+def test_few_groups_to_calibrate_on_are_told():
+    def told(calibrated):
+        groups = np.r_[np.arange(6), calibrated]
+        splits = np.r_[np.full(6, TRAIN), np.full(len(calibrated), CALIBRATION)]
+        part = SimpleNamespace(groups=groups)
+        held_out = SimpleNamespace(
+            index=SimpleNamespace(parts={"train": part}), splits={"train": splits}
+        )
+        return "".join(_group_warnings(held_out))
+
+    assert "are of only 3 groups" in told(np.repeat([7, 8, 9], 50))
+    assert told(np.arange(10, 150)) == ""
+    assert told(np.full(50, -1)) == ""  # images of no group

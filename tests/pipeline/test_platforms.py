@@ -42,8 +42,12 @@ def test_only_places_differ(pipelines):
         ("HoldOutExampleGen", "input_base"),
         ("HoldOutExampleGen", "input_config"),
         ("HoldOutExampleGen", "custom_config"),
+        ("Evaluator", "gate"),
         ("Pusher", "push_destination"),
     }
+    gates = [json.loads(of["Evaluator"].exec_properties["gate"]) for of in (local, on_kubeflow)]
+    assert [gate.pop("compares") for gate in gates] == [True, False]
+    assert gates[0] == gates[1]
     configs_ = [
         json.loads(of["HoldOutExampleGen"].exec_properties["custom_config"])
         for of in (local, on_kubeflow)

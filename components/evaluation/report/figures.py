@@ -146,14 +146,14 @@ def history_figure(history: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def bar_figure(
-    groups: Sequence[str], series: Mapping[str, Sequence[tuple[float, float]]]
+    groups: Sequence[str], series: Mapping[str, Sequence[tuple[float, float, float]]]
 ) -> Figure:
     """Draws bars of the auROC of several methods, as in Figures 5 to 7 of arXiv 1907.06312.
 
     Args:
         groups: G captions below the bars.
-        series: method -> G pairs of auROC in [0, 1] and half the length of its error bar. NaN
-            draws no bar.
+        series: method -> for each group the auROC in [0, 1], and the lower and upper end of its
+            error bar. NaN draws no bar.
     """
     width = 0.84 / len(series)
     columns = min(len(series), 4)
@@ -161,12 +161,12 @@ def bar_figure(
     figure, axes = _figure(max(5, 2.2 * columns, width_of_bars), 3.8)
     places = np.arange(len(groups))
     for index, (name, values) in enumerate(series.items()):
-        heights, spreads = np.array(values, float).reshape(-1, 2).T
+        heights, low, high = np.array(values, float).reshape(-1, 3).T
         axes.bar(
             places + (index - (len(series) - 1) / 2) * width,
             heights,
             width,
-            yerr=spreads,
+            yerr=(heights - low, high - heights),
             label=name,
             facecolor=_FILLS[index % len(_FILLS)],
             hatch=_HATCHES[index % len(_HATCHES)],

@@ -1,7 +1,6 @@
 """Scores images with a SavedModel in one Beam pipeline."""
 
 import json
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -78,7 +77,7 @@ def score_all(
         raise UserError(
             f"The output {output} exists and is not an empty folder: give another one or remove it."
         )
-    with storage.incoming(f"{output}.{uuid.uuid4().hex[:8]}.incoming") as folder:
+    with storage.incoming(storage.own_name(output)) as folder:
         tf.io.gfile.makedirs(folder)
         with pipeline:
             _build(pipeline, model_dir, paths, folder, output_format, batch_size, kinds)

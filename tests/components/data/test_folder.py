@@ -157,8 +157,13 @@ def test_digests_are_kept_for_files_that_did_not_change(tmp_path, cache, monkeyp
     save(data / "a" / "2.png", 77)
     assert sources.get("images", str(data)).index().fingerprint != first.fingerprint
     assert [os.path.basename(path) for path in reads] == ["2.png"]
-    kept.write_text("damaged")
-    assert len(sources.get("images", str(data)).index().parts["train"].labels) == 4
+    expected = sources.get("images", str(data)).index().fingerprint
+    rows = json.loads(kept.read_text())
+    others = [dict.fromkeys(rows, value) for value in (None, [], "x", [1, 2], {"a": 1})]
+    others += [{name: [*row[:3], "no digest", 5] for name, row in rows.items()}]
+    for damaged in ("damaged", "[]", "3", *map(json.dumps, others)):
+        kept.write_text(damaged)
+        assert sources.get("images", str(data)).index().fingerprint == expected
 
 
 def test_a_file_that_changes_after_the_plan_is_not_read_as_if_it_had_not(tmp_path):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -185,6 +187,13 @@ def test_what_was_held_out_is_saved_and_the_same_data_gives_the_same_file(tmp_pa
     assert held_out.save(str(tmp_path)) == path
     other = split(Index(NAMES, 3, 1360, {"train": train}), split_seed=1)
     assert other.save(str(tmp_path)) != path
+    content = Path(path).read_bytes()
+    middle = len(content) // 2
+    changed = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    for damaged in (content[:-1], content[:500], b"", changed):
+        Path(path).write_bytes(damaged)
+        held_out.save(str(tmp_path))
+        assert Path(path).read_bytes() == content
 
 
 def test_the_fingerprint_sees_class_name_order_and_content():

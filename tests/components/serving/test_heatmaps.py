@@ -56,6 +56,20 @@ def test_flagged_images_are_written_under_names_of_their_own(tmp_path):
     assert np.asarray(Image.open(tmp_path / "maps" / "1-2.png"))[..., 0].max() > 150
 
 
+def test_no_other_picture_is_replaced(tmp_path):
+    """Above all not the images themselves, if their folder is given."""
+    path = tmp_path / "plate.png"
+    Image.fromarray(np.zeros((8, 8), "uint8")).save(path)
+    before = path.read_bytes()
+    anomaly_map = np.full((2, 2), 5.0)
+    with pytest.raises(UserError, match=r"plate\.png is in the way and is no heat map"):
+        HeatmapWriter(str(tmp_path)).write("photos/plate.jpg", before, anomaly_map)
+    assert path.read_bytes() == before
+    folder = tmp_path / "maps"
+    written = HeatmapWriter(str(folder)).write(str(path), before, anomaly_map)
+    assert HeatmapWriter(str(folder)).write(str(path), before, anomaly_map) == written
+
+
 def test_a_model_without_an_anomaly_map(tmp_path):
     with pytest.raises(UserError, match="has no anomaly map.*patch_knn"):
         HeatmapWriter(str(tmp_path)).write_flagged(["a"], [png(1)], {}, [True])

@@ -1,5 +1,6 @@
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -36,7 +37,7 @@ def images(folder, counts, size=(8, 8)):
         (["run", "mnis"], "Unknown data set 'mnis'.*Did you mean mnist"),
         (["run", "digits", "--min-auroc", "nan"], "'--min-auroc': nan is no finite number"),
         (["score", "--alpha", "nan", "a", "b"], "nan is no finite number"),
-        (["score", "--timeout", "inf", "a", "b"], "inf is no finite number"),
+        (["score", "--timeout", "inf", "a", "b"], "inf is not in the range 0<x<=86400"),
         (["run", "digits", "--set", "epochs=0"], "0 is not in the range x>=1"),
         (["run", "digits", "--set", "filters=0"], "filters must be a whole number of at least 1"),
         (["run", "digits", "--detector", "capsnt"], "Unknown detector 'capsnt'"),
@@ -63,7 +64,7 @@ def images(folder, counts, size=(8, 8)):
         (["run", "digits", "--eval-fraction", "1"], "--eval-fraction"),
         (["run", "digits", "--image-size", "0"], "--image-size.*'0' is not a size"),
         (["run", "--images", "x", "--data-dir", "y"], "not both"),
-        (["run", "digits", "--output", "/proc/x"], "/proc/x cannot be written.*See --output"),
+        (["run", "digits", "--output", "/proc/x"], "--output.: /proc cannot be written"),
         (["run", "digits", "--epochs", "0"], "--epochs.*0 is not in the range"),
         (["run", "digits", "--min-auroc", "2"], "--min-auroc"),
         (["run", "mnist", "--data-dir", "nowhere"], "nowhere is not a folder"),
@@ -119,6 +120,30 @@ def test_help_and_lists_are_there_at_once(arguments):
     )
     assert time.monotonic() - started < 3  # alone on a machine it is well below one
     assert len(result.stdout.splitlines()) > 3
+
+
+@pytest.mark.parametrize("after", [0.15, 0.3, "log"])
+def test_ctrl_c_is_no_traceback_and_says_how_to_go_on(after, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from pipeline.command import main; main()", "run", "digits"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if after == "log":
+        while not list(tmp_path.glob("runs/*/log.txt")):
+            assert process.poll() is None
+            time.sleep(0.05)
+    else:
+        time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in output
+    if after == "log":
+        assert output.endswith("Stopped. The same command goes on where this one stopped.\n")
 
 
 @pytest.mark.parametrize("command", [["compile"], ["run", "--host", "http://localhost"]])

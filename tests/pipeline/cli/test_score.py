@@ -157,5 +157,5 @@ def test_bad_input_is_one_line_and_exit_code_2(capsad, arguments, message, tmp_p
 def test_an_output_that_cannot_be_written(capsad, folder, pushed):
     result = capsad(pushed.serving, folder / "00.png", "--output", "nowhere/scores.csv")
     assert result.exit_code == 2
-    assert "nowhere/scores.csv cannot be written: No such file" in result.stderr
+    assert "The folder nowhere does not exist: make it first." in result.stderr
     assert "See --output" in result.stderr

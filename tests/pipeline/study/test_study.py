@@ -10,6 +10,7 @@ from models import metrics
 from models.errors import UserError
 from pipeline import cli, configs
 from pipeline.study import figures, results
+from pipeline.study import run as study_run
 from pipeline.study.cells import HOLD_OUT, OPEN_SET, make_cells
 from pipeline.study.run import run
 
@@ -154,9 +155,10 @@ def test_tables_hold_means_and_spreads(tmp_path):
     results = [result("9", 0, 0.8), result("9", 1, 0.9), result("2", 0, 0.95)]
     results += [result("2", 0, 0.5, "dbn"), result("9", 0, 0.6, "dbn")]
     text = figures.write(results, tmp_path).read_text()
-    assert "| 2 | **0.950** ± 0.010 | 0.500 ± 0.010 |" in text
-    assert "| 9 | **0.850** ± 0.071 | 0.600 ± 0.010 |" in text
-    assert "| mean ± deviation of the rows | **0.900** ± 0.050 | 0.550 ± 0.050 |" in text
+    assert "| 2 | **0.950** (0.940 to 0.960) | 0.500 (0.490 to 0.510) |" in text
+    assert "| 9 | **0.850** (0.779 to 0.921) | 0.600 (0.590 to 0.610) |" in text
+    assert "| mean ± standard deviation of the rows | **0.900** ± 0.050 | 0.550 ± 0.050 |" in text
+    assert "In brackets: mean minus and plus one standard deviation over the seeds, or for" in text
     assert "| vae | 0.900 | 1,000 | 20 | 50 | 4,000 |" in text
     (picture,) = (tmp_path / "figures").glob("*.png")
     assert picture.stat().st_size > 10_000
@@ -173,6 +175,26 @@ def test_bad_options_are_refused(in_a_folder):
         assert outcome.exit_code == 2
         assert message in outcome.output
     assert not (in_a_folder / "runs").exists()
+
+
+def test_an_unexpected_failure_of_a_cell_is_told_too(in_a_folder, monkeypatch):
+    real = study_run._run_cell
+
+    def failing(cell, *arguments):
+        if cell.config.seed == 0:
+            raise RuntimeError("out of luck\nand more")
+        real(cell, *arguments)
+
+    monkeypatch.setattr(study_run, "_run_cell", failing)
+    outcome = capsad(
+        *("study", "digits", "--detector", "dbn", "--anomaly", "9", "--epochs", "1"),
+        *("--limit-per-class", "40", "--seed", "0", "--seed", "1"),
+    )
+    assert outcome.exit_code == 2
+    assert "-dbn-0-" in outcome.output
+    assert "failed: RuntimeError: out of luck. The same command runs what is mis" in outcome.output
+    (found,) = results.read(in_a_folder / "runs" / "study")
+    assert found["seed"] == 1
 
 
 _WITHOUT_TENSORFLOW = """

@@ -376,5 +376,5 @@ def test_the_newest_version_is_taken(tmp_path):
 
 def test_a_foreign_saved_model(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path))
-    with pytest.raises(UserError, match="no signature `score_images`"):
+    with pytest.raises(UserError, match="has no assets.extra/SHA256SUMS: give a whole one"):
         clients.local(str(tmp_path))
