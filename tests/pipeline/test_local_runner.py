@@ -37,7 +37,7 @@ def local_runner(tmp_path):
     [
         ({"CAPSAD_LIMIT_PER_CLASS": "-5"}, "CAPSAD_LIMIT_PER_CLASS: .*-5 is not in the range"),
         ({"CAPSAD_SEED": "-1"}, "CAPSAD_SEED: .*-1 is not in the range"),
-        ({"CAPSAD_OUTPUT": "/proc/x"}, "folder /proc/x cannot be written.* See CAPSAD_OUTPUT"),
+        ({"CAPSAD_OUTPUT": "/proc/x"}, "CAPSAD_OUTPUT: .*/proc cannot be written"),
         ({"CAPSAD_PIPELINE": "capsad_images"}, "folder of images is not given. See CAPSAD_IMAGES"),
         ({"CAPSAD_IMAGES": "nowhere"}, "not both. See CAPSAD_IMAGES"),
         ({"CAPSAD_SETTINGS": "filters"}, "CAPSAD_SETTINGS: .*not of the form NAME=VALUE"),

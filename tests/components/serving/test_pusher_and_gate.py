@@ -8,6 +8,7 @@ from tfx.types import standard_artifacts
 
 from components.data.data_gate import DataGate
 from components.serving.pusher import AtomicExecutor
+from components.serving.sums import write_sums
 from models.errors import UserError
 
 
@@ -24,6 +25,7 @@ def push(tmp_path):
     serving = tmp_path / "model" / "Format-Serving"
     serving.mkdir(parents=True)
     (serving / "saved_model.pb").write_bytes(b"weights")
+    write_sums(str(serving))
 
     def run(blessed, base=tmp_path / "serving"):
         pushed = artifact(standard_artifacts.PushedModel, tmp_path / "pushed")
@@ -55,6 +57,13 @@ def test_a_blessed_model_appears_whole(push, tmp_path):
     assert destination == str(tmp_path / "serving" / version)
 
 
+def test_a_damaged_model_is_not_pushed(push, tmp_path):
+    (tmp_path / "model" / "Format-Serving" / "saved_model.pb").write_bytes(b"weight")
+    with pytest.raises(UserError, match="is damaged, because saved_model.pb is changed"):
+        push(blessed=True)
+    assert os.listdir(tmp_path / "serving") == []
+
+
 def test_without_a_base_directory_the_artifact_holds_the_version(push, tmp_path):
     pushed = push(blessed=True, base="")
     version = pushed.get_string_custom_property("pushed_version")
@@ -76,7 +85,7 @@ def test_what_a_killed_push_left_is_cleared(push, tmp_path):
     push(blessed=True)
     (version,) = os.listdir(tmp_path / "serving")
     assert version != ".incoming"
-    assert os.listdir(tmp_path / "serving" / version) == ["saved_model.pb"]
+    assert os.path.exists(tmp_path / "serving" / version / "saved_model.pb")
 
 
 def test_the_model_is_not_seen_before_it_is_whole(push, tmp_path, monkeypatch):

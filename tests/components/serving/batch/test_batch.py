@@ -368,7 +368,7 @@ def test_bad_models(images, tmp_path):
     with pytest.raises(UserError, match="nowhere holds no SavedModel"):
         run(tmp_path / "nowhere")
     tf.saved_model.save(tf.Module(), str(tmp_path / "other"))
-    with pytest.raises(UserError, match="other has no signature `score_images`"):
+    with pytest.raises(UserError, match="other has no assets.extra/SHA256SUMS: give a whole one"):
         run(tmp_path / "other")
     assert not (tmp_path / "out").exists()
 

@@ -345,9 +345,9 @@ def test_answers_of_another_form_are_one_sentence(body, raw):
 
 
 def test_a_long_message_of_a_server_is_cut(raw):
-    body = json.dumps({"error": "no\n\x1b[31m" * 10_000}).encode()
+    body = json.dumps({"error": "no\x1b[31m" * 10_000}).encode()
     answer = [b"HTTP/1.1 500 Bad\r\nConnection: close\r\n\r\n", body]
-    with pytest.raises(UserError, match=r"no \[31mno .* \.\.\.$") as raised:
+    with pytest.raises(UserError, match=r": no \[31mno \[31m") as raised:
         clients.remote(raw(lambda: answer), "capsad", timeout=5).score([b"x"])
     assert len(str(raised.value)) < 450
 
