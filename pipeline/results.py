@@ -85,7 +85,7 @@ def read(output_dir: str) -> Results:
             data=summary["data"],
             scores=scored and str(_folder(output, _given(store, scored, "InferenceResult"))),
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"The report in {report} is damaged or gone: give the same `capsad run` command again, "
             "which makes it anew."
