@@ -91,7 +91,9 @@ def judge(
     failed = [check for check in checks if not check.passed]
     reached = f"Its auROC is {_with_interval(measured)}"
     if failed:
-        reason = " ".join(f"{check.condition}: {check.outcome}." for check in failed)
+        more = len(failed) - 1
+        others = f" {more} other condition{'s' * (more > 1)} failed, too." if more else ""
+        reason = f"{failed[0].condition}: {failed[0].outcome}.{others}"
         return Verdict(False, "Not blessed: do not use it", reason, checks)
     if gate.is_stated:
         reason = f"{reached}, and you required at least {gate.min_auroc:g}."

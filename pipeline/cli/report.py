@@ -45,7 +45,11 @@ def show(result: results.Results, heading: str, told: Sequence[str] = ()) -> Non
         if note not in told:
             click.echo(f"  {note}")
     click.echo(f"  {result.verdict['headline']} ({heading})")
-    click.echo(f"  {result.verdict['reason']}")
+    if result.blessed:
+        click.echo(f"  {result.verdict['reason']}")
+    for check in result.verdict["checks"]:
+        if not check["passed"]:
+            click.echo(f"    {check['condition']}: {check['outcome']}")
     click.echo(f"  report:  {_relative(result.report)}")
     click.echo(f"  model:   {_model(result.pushed)}")
     if result.scores:

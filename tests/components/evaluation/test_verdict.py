@@ -55,6 +55,13 @@ def test_each_condition_alone_refuses(changed, reason):
     assert reason in verdict.reason
 
 
+def test_several_failures_are_counted():
+    verdict = judged(measured={"spread": 0.0, "auroc_low": 0.4})
+    assert verdict.reason.startswith("The scores of the test images differ: ")
+    assert verdict.reason.endswith(" 2 other conditions failed, too.")
+    assert [check.passed for check in verdict.checks].count(False) == 3
+
+
 def test_a_detector_that_is_not_taught_the_classes_need_not_tell_them_apart():
     gate = dataclasses.replace(GATE, tells_classes_apart=False)
     unlearned = {"balanced_accuracy_low": 0.1, "spread": 0.0}
