@@ -41,7 +41,7 @@ def jobs(data_set: str, limit: int, epochs: int) -> list[dict]:
             "detector": name,
             "learning_rate": rate,
         }
-        for name in detectors.names()
+        for name in sorted(detectors.names(), key=lambda name: name == "matrix_capsnet")  # slow
         if any(field.name == "learning_rate" for field in detectors.describe(name).settings())
         for rate in (RATES_OF_DBN if name == "dbn" else RATES)
     ]

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,7 +99,23 @@ def run(pipeline: "Pipeline", to_nodes: list[str] | None = None) -> None:
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner
     from tfx.orchestration.pipeline import RunOptions
 
-    LocalDagRunner().run(pipeline, to_nodes and RunOptions(to_nodes=to_nodes))
+    try:
+        LocalDagRunner().run(pipeline, to_nodes and RunOptions(to_nodes=to_nodes))
+    except Exception as error:
+        if _is_interrupt(error):
+            raise KeyboardInterrupt from error
+        raise
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error; Beam makes another error of it."""
+    if error is None:
+        return False
+    return (
+        isinstance(error, KeyboardInterrupt)
+        or str(error).startswith(KeyboardInterrupt.__name__)
+        or _is_interrupt(error.__cause__ or error.__context__)
+    )
 
 
 def main() -> None:
@@ -111,6 +128,9 @@ def main() -> None:
             run(compile_pipeline(planned))
     except UserError as error:
         sys.exit(f"Error: {error}{_remedy(error)}")
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on where this one stopped.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def _remedy(error: UserError) -> str:

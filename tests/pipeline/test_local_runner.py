@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import configs
+from pipeline import configs, local_runner
 from pipeline.knobs import knobs
 
 ROOT = Path(__file__).parents[2]
@@ -134,3 +134,20 @@ def test_a_variable_sets_what_its_option_sets(knob, monkeypatch):
 
 def type_of(knob):
     return {"FiniteRange": float, "IntRange": int}.get(type(knob.kind).__name__, str)
+
+
+def test_beams_error_for_an_interrupt_is_an_interrupt(monkeypatch):
+    from tfx.orchestration.local import local_dag_runner
+
+    def fail(self, pipeline, options):
+        raise failure
+
+    monkeypatch.setattr(local_dag_runner.LocalDagRunner, "run", fail)
+    wrapped = ValueError("outer")
+    wrapped.__cause__ = RuntimeError("KeyboardInterrupt [while running 'Decode']")
+    for failure in (RuntimeError("KeyboardInterrupt [while running 'x']"), wrapped):
+        with pytest.raises(KeyboardInterrupt):
+            local_runner.run(None)
+    failure = RuntimeError("no KeyboardInterrupt")
+    with pytest.raises(RuntimeError, match="^no KeyboardInterrupt$"):
+        local_runner.run(None)
