@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import configs, local_runner
+from pipeline import configs
 from pipeline.knobs import knobs
+from pipeline.local_runner import run as run_pipeline
 
 ROOT = Path(__file__).parents[2]
 
@@ -139,15 +140,18 @@ def type_of(knob):
 def test_beams_error_for_an_interrupt_is_an_interrupt(monkeypatch):
     from tfx.orchestration.local import local_dag_runner
 
-    def fail(self, pipeline, options):
-        raise failure
+    def fails_by(error):
+        def fail(self, pipeline, options):
+            raise error
 
-    monkeypatch.setattr(local_dag_runner.LocalDagRunner, "run", fail)
+        monkeypatch.setattr(local_dag_runner.LocalDagRunner, "run", fail)
+
     wrapped = ValueError("outer")
     wrapped.__cause__ = RuntimeError("KeyboardInterrupt [while running 'Decode']")
-    for failure in (RuntimeError("KeyboardInterrupt [while running 'x']"), wrapped):
+    for error in (RuntimeError("KeyboardInterrupt [while running 'x']"), wrapped):
+        fails_by(error)
         with pytest.raises(KeyboardInterrupt):
-            local_runner.run(None)
-    failure = RuntimeError("no KeyboardInterrupt")
+            run_pipeline(None)
+    fails_by(RuntimeError("no KeyboardInterrupt"))
     with pytest.raises(RuntimeError, match="^no KeyboardInterrupt$"):
-        local_runner.run(None)
+        run_pipeline(None)
