@@ -15,6 +15,7 @@ TRAINED = {"epochs": 3, "history": {"loss": [1.0, 0.5, 0.4], "accuracy": [0.2, 0
 GATE = Gate(
     min_auroc=0.6, is_stated=False, max_auroc_drop=0.02, tells_classes_apart=True, compares=True
 )
+TRIAL = dataclasses.replace(GATE, min_auroc=0.0, is_stated=True)
 STATED = dataclasses.replace(GATE, min_auroc=0.8, is_stated=True)
 
 
@@ -39,6 +40,8 @@ def test_fit_for_use_is_said_only_of_what_the_user_required():
         ({"training": {"epochs": 0, "history": {}}}, "trained: no epoch was finished"),
         ({"training": {**TRAINED, "history": {"loss": [1.0, 0.999]}}}, "it learned nothing"),
         ({"measured": {"auroc_low": 0.49}, "gate": dataclasses.replace(GATE, min_auroc=0)}, "0.49"),
+        ({"measured": {"spread": 0.0}, "gate": TRIAL}, "the detector collapsed"),
+        ({"training": {"epochs": 0, "history": {}}, "gate": TRIAL}, "no epoch was finished"),
         ({"measured": {"auroc_low": 0.59}}, "at least 0.6 (the default)"),
         ({"measured": {"auroc_low": 0.79}, "gate": STATED}, "at least 0.8 (your requirement)"),
         ({"measured": {"auroc": float("nan"), "auroc_low": float("nan")}}, "nan"),
@@ -53,6 +56,16 @@ def test_each_condition_alone_refuses(changed, reason):
     assert not verdict.blessed
     assert verdict.headline == "Not blessed: do not use it"
     assert reason in verdict.reason
+
+
+def test_a_stated_requirement_below_guessing_is_a_trial_and_called_so():
+    at_chance = {"auroc": 0.4, "auroc_low": 0.2}, {"balanced_accuracy_low": 0.1}
+    trial = judged(*at_chance, gate=TRIAL)
+    assert trial.blessed
+    assert trial.headline == "Blessed as a trial: it need not be better than guessing"
+    assert sum("waived by your requirement" in check.outcome for check in trial.checks) == 2
+    assert not judged(*at_chance, gate=dataclasses.replace(GATE, min_auroc=0.0)).blessed
+    assert not judged(*at_chance, gate=dataclasses.replace(TRIAL, min_auroc=0.5)).blessed
 
 
 def test_several_failures_are_counted():
