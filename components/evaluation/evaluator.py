@@ -18,7 +18,7 @@ from tfx.utils import json_utils, path_utils
 from components.evaluation.eval_config import CLASSES
 from components.evaluation.metrics import AUROC, OVERALL, load_measures
 from components.evaluation.verdict import FILE, Gate, judge
-from components.serving.runner import SavedModelClient
+from components.serving.sums import check_whole
 from models.errors import UserError
 from models.scores import ANOMALY_SCORE
 
@@ -54,7 +54,7 @@ class Executor(executor.Executor):
         inputs = dict(input_dict)
         (run,) = inputs.pop(_MODEL_RUN)
         without = _NO_BASELINE
-        if inputs.get(specs.BASELINE_MODEL_KEY) and not _can_load(inputs[specs.BASELINE_MODEL_KEY]):
+        if inputs.get(specs.BASELINE_MODEL_KEY) and not _is_whole(inputs[specs.BASELINE_MODEL_KEY]):
             inputs[specs.BASELINE_MODEL_KEY] = []
             without = "the last blessed model is damaged or gone, so it was not compared"
         super().Do(inputs, output_dict, exec_properties)
@@ -111,9 +111,9 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         )
 
 
-def _can_load(models: list[Artifact]) -> bool:
+def _is_whole(models: list[Artifact]) -> bool:
     try:
-        SavedModelClient(path_utils.serving_model_path(models[0].uri))
+        check_whole(path_utils.serving_model_path(models[0].uri))
     except UserError:
         return False
     return True

@@ -7,6 +7,7 @@ from models.augmentation import Augmentation, centre_crops, random_crops
 from models.errors import UserError
 from models.training import Backup, Batches, CollapseWatch, learning_rates
 from tests.backends import array
+from tests.damage import cut, flip
 
 
 def identity(images, labels):
@@ -279,16 +280,6 @@ def test_the_watch_knows_what_guessing_reaches():
     assert not look([0.5, 0.6, 0.5], answers=2)
     CollapseWatch(labels, 10, 1, found.append).look({"loss": [1.0, 1.0, 1.0]})
     assert not found
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x55
-    path.write_bytes(content)
 
 
 def another(path):

@@ -7,19 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.damage import cut, flip
 from tests.reliability.conftest import is_one_sentence
 
 pytestmark = pytest.mark.reliability
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x55
-    path.write_bytes(content)
 
 
 def delete(path):
