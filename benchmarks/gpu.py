@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py --data-dir FOLDER --save
 
-FOLDER holds MNIST's four files. For float32 and mixed_bfloat16 it trains the whole schedule of one
+FOLDER holds MNIST's four files. For float32 and bfloat16 it trains the whole schedule of one
 anomaly class and reports seconds an epoch (the first, which compiles, apart), images/s, and auROC.
 Prints a table and, last, one line of JSON; `--save` writes benchmarks/results/gpu.md.
 """
@@ -89,7 +89,7 @@ def main() -> None:
     splits["train"] = images[: arguments.limit], labels[: arguments.limit]
     rows = [
         measure(splits, precision, arguments.epochs, arguments.batch_size)
-        for precision in ("float32", "mixed_bfloat16")
+        for precision in ("float32", "bfloat16")
     ]
     lines = [
         "# CapsNet on a GPU",

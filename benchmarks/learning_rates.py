@@ -25,8 +25,8 @@ from pipeline import configs
 from pipeline.machine import describe
 from pipeline.plan import plan
 
-RATES = (0.0003, 0.001, 0.003, 0.005, 0.01, 0.02)
-RATES_OF_DBN = (0.003, 0.01, 0.03, 0.05, 0.1, 0.2)  # of contrastive divergence, not of Adam
+RATES = (0.0003, 0.001, 0.003, 0.005, 0.01, 0.02, 0.05)
+RATES_OF_DBN = (0.003, 0.01, 0.03, 0.05, 0.1, 0.2, 0.5)  # of contrastive divergence, not of Adam
 RESULTS = Path(__file__).parent / "results"
 ROWS, TABLE = RESULTS / "learning-rates.jsonl", RESULTS / "learning-rates.md"
 

@@ -1,7 +1,7 @@
 """CapsNet, a network of capsules with dynamic routing."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
 from keras import layers
@@ -18,12 +18,76 @@ from models.layers import (
 _MOST_CAPSULES = 20_000  # images of 64x64 pixels make 18,432
 
 
+class CapsuleNetwork(keras.Model):
+    """An encoder from images to class capsules, and a decoder from one of them to the image.
+
+    Its two halves, `encoder` and `decoder`, are separate models, so that training can mask with
+    the true class.
+
+    Args:
+        images: input, float tensor in [0, 1], shape (B, H, W, K).
+        capsules: class capsules of the images, shape (B, C, E).
+        settings: arguments of the subclass's constructor, with `input_shape` (H, W, K),
+            `num_classes` C and `decoder_units`, the number of units in each hidden layer.
+
+    Call arguments:
+        images: float tensor in [0, 1], shape (B, H, W, K).
+
+    Returns:
+        Dict of float tensors: `capsules` (B, C, E), `lengths` (B, C) in [0, 1] and
+        `reconstruction` (B, H, W, K) in [0, 1], decoded from the longest capsule.
+    """
+
+    def __init__(
+        self,
+        images: keras.KerasTensor,
+        capsules: keras.KerasTensor,
+        settings: dict[str, Any],
+        **kwargs: Any,
+    ):
+        encoder = keras.Model(images, capsules, name="encoder")
+        _, classes, dim = capsules.shape
+        decoder = _decoder(classes * dim, settings["decoder_units"], images.shape[1:])
+        super().__init__(inputs=images, outputs=_outputs(images, encoder, decoder), **kwargs)
+        self.encoder = encoder
+        self.decoder = decoder
+        self.settings = settings
+
+    def training_model(self) -> keras.Model:
+        """Builds the model for training, which decodes the capsule of the *true* class.
+
+        Returns:
+            Model from `images` (B, H, W, K) and one-hot `target` (B, C) to `lengths` (B, C) and
+            `reconstruction` (B, H, W, K). It has the same weights as this network.
+        """
+        images = keras.Input(self.settings["input_shape"], name="images")
+        target = keras.Input((self.settings["num_classes"],), name="target")
+        capsules = self.encoder(images)
+        return keras.Model(
+            {"images": images, "target": target},
+            {
+                "lengths": CapsuleLength(name="lengths")(capsules),
+                "reconstruction": self.decoder(CapsuleMask(name="true_class")(capsules, target)),
+            },
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns every argument of the constructor."""
+        return {"name": self.name, **self.settings}
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> Self:
+        """Builds the network again from the dict that `get_config` returns."""
+        return cls(**config)
+
+
 @keras.saving.register_keras_serializable("capsad")
-class CapsNet(keras.Model):
+class CapsNet(CapsuleNetwork):
     """Convolution, primary capsules, class capsules with dynamic routing, and a decoder.
 
-    The default arguments give the network of Sabour et al. for MNIST. Its two halves, `encoder`
-    and `decoder`, are separate models, so that training can mask with the true class.
+    The default arguments give the network of Sabour et al. for MNIST.
 
     Args:
         input_shape: height, width and channels (H, W, K) of the images.
@@ -41,13 +105,6 @@ class CapsNet(keras.Model):
             Hinton et al. 2018, Matrix capsules with EM routing, do so with smallNORB.
         precision: dtype policy of the two convolutions, which do most of the arithmetic: `float32`
             or `mixed_bfloat16`. Everything else, including the weights, is float32.
-
-    Call arguments:
-        images: float tensor in [0, 1], shape (B, H, W, K).
-
-    Returns:
-        Dict of float tensors: `capsules` (B, C, E), `lengths` (B, C) in [0, 1] and
-        `reconstruction` (B, H, W, K) in [0, 1], decoded from the longest capsule.
 
     Raises:
         UserError: if the images are too small for the two convolutions, or so large that routing
@@ -99,12 +156,7 @@ class CapsNet(keras.Model):
         capsules = ClassCapsules(num_classes, class_dim, routing_iterations, name="class_capsules")(
             primary
         )
-        encoder = keras.Model(images, capsules, name="encoder")
-        decoder = _decoder(num_classes * class_dim, decoder_units, (height, width, channels))
-        super().__init__(inputs=images, outputs=_outputs(images, encoder, decoder), **kwargs)
-        self.encoder = encoder
-        self.decoder = decoder
-        self.settings: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "input_shape": (height, width, channels),
             "num_classes": num_classes,
             "filters": filters,
@@ -119,35 +171,7 @@ class CapsNet(keras.Model):
             "standardise": standardise,
             "precision": precision,
         }
-
-    def training_model(self) -> keras.Model:
-        """Builds the model for training, which decodes the capsule of the *true* class.
-
-        Returns:
-            Model from `images` (B, H, W, K) and one-hot `target` (B, C) to `lengths` (B, C) and
-            `reconstruction` (B, H, W, K). It has the same weights as this network.
-        """
-        images = keras.Input(self.settings["input_shape"], name="images")
-        target = keras.Input((self.settings["num_classes"],), name="target")
-        capsules = self.encoder(images)
-        return keras.Model(
-            {"images": images, "target": target},
-            {
-                "lengths": CapsuleLength(name="lengths")(capsules),
-                "reconstruction": self.decoder(CapsuleMask(name="true_class")(capsules, target)),
-            },
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every argument of the constructor."""
-        return {"name": self.name, **self.settings}
-
-    @classmethod
-    def from_config(
-        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
-    ) -> "CapsNet":
-        """Builds the network again from the dict that `get_config` returns."""
-        return cls(**config)
+        super().__init__(images, capsules, settings, **kwargs)
 
 
 def check_image_size(

@@ -10,6 +10,7 @@ from models.errors import UserError
 
 _MODULES = {
     "capsnet": "models.detectors.capsnet:CapsNetDetector",
+    "efficient_capsnet": "models.detectors.efficient_capsnet:EfficientCapsNetDetector",
     "matrix_capsnet": "models.detectors.matrix_capsnet:MatrixCapsNetDetector",
     "cnn_softmax": "models.detectors.cnn_softmax:CnnSoftmaxDetector",
     "cnn_ocsvm": "models.detectors.cnn_ocsvm:CnnOcsvmDetector",

@@ -22,15 +22,16 @@ def frequency_convolution(
     ones (Gauss), so some real points are used as well, which take only one (Toom, Cook).
     In total, this is a bilinear algorithm `y = C ((A x) * (B k))`, where A, B and C are constant
     matrices and `*` is a matrix product over the channels. The result equals the direct sum up to
-    rounding.
+    rounding, which is amplified: the error is about 3e-6 of the largest value in float32, and 4e-2
+    in bfloat16.
 
     Args:
         images: float tensor, shape (B, H, W, C), where H, W and C are known.
-        kernel: float tensor, shape (K, K, C, F), where K is at most H and at most W.
+        kernel: tensor of the same dtype, shape (K, K, C, F), where K is at most H and at most W.
         strides: stride in both directions.
 
     Returns:
-        Float tensor, shape (B, 1 + (H - K) // strides, 1 + (W - K) // strides, F).
+        Tensor of the same dtype, shape (B, 1 + (H - K) // strides, 1 + (W - K) // strides, F).
     """
     _, height, width, channels = images.shape
     size, filters = kernel.shape[0], kernel.shape[-1]
@@ -53,8 +54,10 @@ def frequency_convolution(
     # taps * taps, depth * F
     kernel = ops.reshape(kernel, (taps * taps, depth * filters))
 
-    from_image, from_kernel, to_output = _matrices((rows, columns), taps, out)
-    products = len(from_image)
+    from_image, from_kernel, to_output = (
+        ops.cast(matrix, kernel.dtype) for matrix in _matrices((rows, columns), taps, out)
+    )
+    products = from_image.shape[0]
     # products, B, depth
     images = ops.reshape(ops.matmul(from_image, images), (products, -1, depth))
     # products, depth, F

@@ -87,9 +87,10 @@ class PrimaryCapsules(keras.layers.Layer):
 
     def _convolve(self, features: keras.KerasTensor, training: bool) -> keras.KerasTensor:
         def in_frequency_domain() -> keras.KerasTensor:
-            # The transforms are float32. The output has the dtype of the direct convolution.
+            # float16 has too small a range for the transforms.
+            dtype = "bfloat16" if self.compute_dtype == "bfloat16" else "float32"
             images, kernel, bias = (
-                ops.cast(values, "float32")
+                ops.cast(values, dtype)
                 for values in (features, self.convolution.kernel, self.convolution.bias)
             )
             output = frequency_convolution(images, kernel, self.strides) + bias

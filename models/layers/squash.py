@@ -40,3 +40,20 @@ def squash(vectors: keras.KerasTensor) -> keras.KerasTensor:
     vectors = ops.cast(vectors, "float32")
     length = vector_length(vectors, keepdims=True)
     return vectors / (length + 1.0 / length)
+
+
+def exponential_squash(vectors: keras.KerasTensor) -> keras.KerasTensor:
+    """Shrinks vectors to a length of `1 - exp(-|s|)`, which tells short ones better apart.
+
+    Args:
+        vectors: float tensor, shape (..., D).
+
+    Returns:
+        Float32 tensor of the same shape, with lengths in [0, 1].
+
+    Reference:
+        Mazzia, Salvetti, Chiaberge 2021, arXiv 2101.12491, equation 2.
+    """
+    vectors = ops.cast(vectors, "float32")
+    length = vector_length(vectors, keepdims=True)
+    return -ops.expm1(-length) / length * vectors

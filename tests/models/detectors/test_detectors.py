@@ -4,7 +4,7 @@ import pytest
 
 from models import detectors, metrics
 from models.capsnet import CapsNet
-from models.detectors import capsnet
+from models.detectors.capsules import _RIDGE, _pose_distance
 from models.detectors.deep_svdd import away_from_zero, svdd_network
 from models.errors import UserError
 from models.inference import outputs_on
@@ -16,6 +16,7 @@ ON_BACKBONE = "capsnet on a backbone"
 # Settings with which each learns the toy images in seconds.
 TOY = {
     "capsnet": {"epochs": 6, "batch_size": 30, "learning_rate": 0.01, **TINY},
+    "efficient_capsnet": {"epochs": 12, "batch_size": 30, "decoder_units": (32,)},
     "matrix_capsnet": {
         "epochs": 12,
         "batch_size": 30,
@@ -143,7 +144,7 @@ def test_a_saved_model_gives_the_same_scores_in_a_fresh_process(
     np.save(tmp_path / "images.npy", images)
     code = """
 import sys, keras, numpy as np
-import models.capsnet, models.layers, models.losses, models.vae
+import models.capsnet, models.efficient_capsnet, models.layers, models.losses, models.vae
 scorer = keras.models.load_model("model.keras", safe_mode=True)
 scores = {k: keras.ops.convert_to_numpy(v) for k, v in scorer(np.load("images.npy")).items()}
 np.savez(sys.argv[1], **scores)
@@ -338,10 +339,10 @@ def test_the_pose_distance_is_mahalanobis():
     class Network:
         encoder = keras.Sequential([keras.Input((2, 4)), keras.layers.Identity()])
 
-    measure = capsnet._pose_distance(Network, bank.reshape(-1, 2, 4), labels)
+    measure = _pose_distance(Network, bank.reshape(-1, 2, 4), labels)
     found = measure(capsules[:40].reshape(-1, 2, 4))
     means = np.stack([capsules[labels == label].mean(axis=0) for label in range(3)])
-    covariance = np.cov((capsules - means[labels]).T) + capsnet._RIDGE * np.eye(8)
+    covariance = np.cov((capsules - means[labels]).T) + _RIDGE * np.eye(8)
     off = capsules[:40, None] - means
     expected = np.einsum("nki,ij,nkj->nk", off, np.linalg.inv(covariance), off).min(axis=1)
     np.testing.assert_allclose(array(found), expected, rtol=1e-3)

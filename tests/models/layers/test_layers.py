@@ -51,6 +51,55 @@ def test_routing_is_the_procedure(generator, iterations):
     np.testing.assert_allclose(routed, numpy_routing(u_hat, iterations), rtol=2e-4, atol=1e-6)
 
 
+def numpy_exponential_squash(s):
+    length = np.linalg.norm(s, axis=-1, keepdims=True)
+    return (1 - np.exp(-length)) * s / length
+
+
+def test_exponential_squash_is_the_equation(generator):
+    vectors = generator.normal(size=(5, 7, 8)).astype("float32") * 3
+    np.testing.assert_allclose(
+        layers.exponential_squash(vectors), numpy_exponential_squash(vectors), rtol=1e-5
+    )
+    np.testing.assert_array_equal(layers.exponential_squash(np.zeros((2, 8), "float32")), 0)
+
+
+def test_attention_capsules_are_the_equations(generator):
+    capsules = generator.normal(size=(3, 5, 8)).astype("float32")
+    layer = layers.AttentionCapsules(4, 6)
+    layer.build(capsules.shape)
+    kernel, prior = generator.normal(size=(4, 5, 8, 6)) / 2, generator.normal(size=(4, 5))
+    layer.set_weights([kernel, prior])
+    expected = np.zeros((3, 4, 6))
+    for image in range(3):
+        # Predictions of one output capsule, and how much each agrees with all of them
+        predictions = np.stack(
+            [[capsules[image, i] @ kernel[j, i] for i in range(5)] for j in range(4)]
+        )
+        attention = np.stack([(u @ u.T).sum(axis=1) for u in predictions]) / np.sqrt(6)
+        coupling = np.exp(attention) / np.exp(attention).sum(axis=0) + prior
+        for j in range(4):
+            s = sum(coupling[j, i] * predictions[j, i] for i in range(5))
+            expected[image, j] = numpy_exponential_squash(s)
+    np.testing.assert_allclose(layer(capsules), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_depthwise_capsules_are_a_depthwise_convolution_over_the_whole_map(generator):
+    features = generator.normal(size=(3, 5, 4, 16)).astype("float32")
+    layer = layers.DepthwiseCapsules(8)
+    layer.build(features.shape)
+    kernel, bias = generator.normal(size=(5, 4, 1, 16)) / 4, generator.normal(size=16)
+    layer.set_weights([kernel, bias])
+    convolved = ops.depthwise_conv(features, kernel.transpose(0, 1, 3, 2).astype("float32"))
+    expected = numpy_exponential_squash((array(convolved) + bias).reshape(3, 2, 8))
+    np.testing.assert_allclose(layer(features), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_channels_that_make_no_capsules_are_refused():
+    with pytest.raises(ValueError, match="12 channels"):
+        layers.DepthwiseCapsules(8).build((None, 3, 3, 12))
+
+
 def test_routing_stays_finite_when_capsules_agree_strongly():
     capsules, matrices = np.full((2, 10, 8), 9, "float32"), np.full((10, 8, 4, 6), 9, "float32")
     matrices[:, :, 1] = 90

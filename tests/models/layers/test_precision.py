@@ -10,6 +10,7 @@ from tests.backends import array, gradients
 POLICIES = ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"]
 # Every layer with shapes of its inputs.
 LAYERS = {
+    "AttentionCapsules": (lambda **of: layers.AttentionCapsules(3, 6, **of), [(4, 40, 8)]),
     "CapsuleLength": (layers.CapsuleLength, [(4, 3, 6)]),
     "CapsuleMask": (layers.CapsuleMask, [(4, 3, 6), (4, 3)]),
     "ClassCapsules": (lambda **of: layers.ClassCapsules(3, 6, **of), [(4, 40, 8)]),
@@ -23,6 +24,7 @@ LAYERS = {
         lambda **of: layers.ConvolutionalEmCapsules(3, **of),
         [(4, 5, 5, 2, 16), (4, 5, 5, 2)],
     ),
+    "DepthwiseCapsules": (lambda **of: layers.DepthwiseCapsules(8, **of), [(4, 5, 6, 16)]),
     "GeometricTransformations": (layers.GeometricTransformations, [(4, 8, 8, 3)]),
     "ImageNetScaling": (lambda **of: layers.ImageNetScaling("caffe", **of), [(4, 8, 8, 3)]),
     "ImagePreprocessing": (
