@@ -25,6 +25,8 @@ class EfficientCapsNet(CapsuleNetwork):
         class_dim: dimension E of the class capsules.
         decoder_units: number of units in each hidden layer of the decoder (ReLU).
         standardise: whether to give each image mean 0 and variance 1 before the first convolution.
+        precision: dtype policy of the convolutions: `float32` or `mixed_bfloat16`. Everything
+            else, including the weights, is float32.
 
     Raises:
         UserError: if the images are too small for the four convolutions.
@@ -45,6 +47,7 @@ class EfficientCapsNet(CapsuleNetwork):
         class_dim: int = 16,
         decoder_units: Sequence[int] = (512, 1024),
         standardise: bool = False,
+        precision: str = "float32",
         **kwargs: Any,
     ):
         check_image_size(input_shape[:2])
@@ -52,10 +55,15 @@ class EfficientCapsNet(CapsuleNetwork):
         features = standardisation()(images) if standardise else images
         for filters, size, strides in ((32, 5, 1), (64, 3, 1), (64, 3, 1), (128, 3, 2)):
             features = layers.Conv2D(
-                filters, size, strides, activation="relu", kernel_initializer="he_normal"
+                filters,
+                size,
+                strides,
+                activation="relu",
+                kernel_initializer="he_normal",
+                dtype=precision,
             )(features)
             # With a momentum of 0.99, the averages would lag behind a training of few steps.
-            features = layers.BatchNormalization(momentum=0.9)(features)
+            features = layers.BatchNormalization(momentum=0.9, dtype="float32")(features)
         # B, 16, 8
         primary = DepthwiseCapsules(8, name="primary_capsules")(features)
         # B, C, E
@@ -66,6 +74,7 @@ class EfficientCapsNet(CapsuleNetwork):
             "class_dim": class_dim,
             "decoder_units": tuple(decoder_units),
             "standardise": standardise,
+            "precision": precision,
         }
         super().__init__(images, capsules, settings, **kwargs)
 

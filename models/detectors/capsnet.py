@@ -58,13 +58,6 @@ class CapsNetDetector(CapsuleDetector, BackboneDetector):
         "Frozen network under the capsules: mobilenet, efficientnetv2b0, resnet50 or convnexttiny. "
         "`None` means two convolutions that are trained.",
     )
-    precision: str = setting(
-        "auto",
-        "Precision of the convolutions in training: float32, bfloat16, or auto (bfloat16 on "
-        "processors with instructions for it, else float32). Weights, routing, losses and scores "
-        "are always float32.",
-        choices=("auto", "float32", "bfloat16"),
-    )
     augmented_copies: int = setting(
         2,
         "On a backbone, number of copies of each training image with a random shift, flip and "
@@ -197,7 +190,7 @@ class CapsNetDetector(CapsuleDetector, BackboneDetector):
         }
 
     def network(
-        self, input_shape: tuple[int, int, int], num_classes: int, training: bool
+        self, input_shape: tuple[int, int, int], num_classes: int, precision: str = "float32"
     ) -> CapsNet:
         """Creates an untrained CapsNet."""
         from models.capsnet import CapsNet
@@ -215,13 +208,5 @@ class CapsNetDetector(CapsuleDetector, BackboneDetector):
             routing_iterations=self.routing_iterations,
             decoder_units=self.decoder_units,
             standardise=self.standardise,
-            precision=self._dtype_policy() if training else "float32",
+            precision=precision,
         )
-
-    def _dtype_policy(self) -> str:
-        """The dtype policy of the convolutions in training."""
-        from models.device import has_fast_bfloat16
-
-        if self.precision == "bfloat16" or (self.precision == "auto" and has_fast_bfloat16()):
-            return "mixed_bfloat16"
-        return "float32"

@@ -49,6 +49,13 @@ class CapsuleDetector(NetworkDetector):
     calibrated_score: ClassVar[str] = "conformity"
     least_classes: ClassVar[int] = 1
 
+    precision: str = setting(
+        "auto",
+        "Precision of the convolutions in training: float32, bfloat16, or auto (bfloat16 on "
+        "processors with instructions for it, else float32). Weights, routing, losses and scores "
+        "are always float32.",
+        choices=("auto", "float32", "bfloat16"),
+    )
     reconstruction_weight: float = setting(
         0.0005,
         "Weight of the sum of squared reconstruction errors. The margin loss has weight 1.",
@@ -65,15 +72,23 @@ class CapsuleDetector(NetworkDetector):
 
     @abc.abstractmethod
     def network(
-        self, input_shape: tuple[int, int, int], num_classes: int, training: bool
+        self, input_shape: tuple[int, int, int], num_classes: int, precision: str = "float32"
     ) -> CapsuleNetwork:
         """Creates an untrained network for images of `input_shape` (H, W, K).
 
         Args:
             input_shape: height, width and channels of what is seen of the images.
             num_classes: number of class capsules.
-            training: whether the network is for training. The one for scores is always float32.
+            precision: dtype policy of the convolutions: `float32` or `mixed_bfloat16`.
         """
+
+    def dtype_policy(self) -> str:
+        """The dtype policy of the convolutions in training."""
+        from models.device import has_fast_bfloat16
+
+        if self.precision == "bfloat16" or (self.precision == "auto" and has_fast_bfloat16()):
+            return "mixed_bfloat16"
+        return "float32"
 
     def copies(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Adds turned images, labelled by their turns, if there is only one class."""
@@ -142,7 +157,7 @@ class CapsuleDetector(NetworkDetector):
         trained, turns = self.copies(images, labels)
         num_classes = int(turns.max()) + 1
         input_shape = self.seen_shape(images)
-        network = self.network(input_shape, num_classes, training=True)
+        network = self.network(input_shape, num_classes, self.dtype_policy())
 
         def to_batch(images, labels):
             target = np.eye(num_classes, dtype="float32")[labels]
@@ -160,7 +175,7 @@ class CapsuleDetector(NetworkDetector):
             callbacks,
             **self.losses(),
         )
-        scoring = self.network(input_shape, num_classes, training=False)
+        scoring = self.network(input_shape, num_classes)
         scoring.set_weights(network.get_weights())
 
         chosen = stratified(labels, _POSES, np.random.default_rng(self.seed))

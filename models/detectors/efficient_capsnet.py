@@ -30,12 +30,16 @@ class EfficientCapsNetDetector(CapsuleDetector):
         check_image_size(self.seen_size(image_size))
 
     def network(
-        self, input_shape: tuple[int, int, int], num_classes: int, training: bool
+        self, input_shape: tuple[int, int, int], num_classes: int, precision: str = "float32"
     ) -> EfficientCapsNet:
         """Creates an untrained Efficient-CapsNet."""
-        del training  # It is float32 in any case.
         from models.efficient_capsnet import EfficientCapsNet
 
         return EfficientCapsNet(
-            input_shape, num_classes, self.class_dim, self.decoder_units, self.standardise
+            input_shape,
+            num_classes,
+            self.class_dim,
+            self.decoder_units,
+            self.standardise,
+            precision,
         )

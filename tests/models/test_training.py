@@ -173,7 +173,7 @@ def test_mixed_precision_trains_float32_weights_and_scores_in_float32(toys, tiny
     assert detector.history["loss"][-1] < detector.history["loss"][0]
     assert (scores != expected).any()
     np.testing.assert_allclose(scores, expected, rtol=0.1)
-    network = detector.network((12, 12, 1), 3, training=True)
+    network = detector.network((12, 12, 1), 3, detector.dtype_policy())
     assert {variable.dtype for variable in network.variables} == {"float32"}
     outputs = network(np.zeros((2, 12, 12, 1), "float32"))
     dtypes = {keras.backend.standardize_dtype(output.dtype) for output in outputs.values()}
@@ -196,9 +196,9 @@ def test_mixed_precision_trains_float32_weights_and_scores_in_float32(toys, tiny
 def test_auto_takes_bfloat16_on_processors_that_have_it(flags, accelerator, policy, monkeypatch):
     monkeypatch.setattr("models.device._processor_flags", lambda: frozenset(flags))
     monkeypatch.setattr("models.device.has_accelerator", lambda: accelerator)
-    assert detectors.get("capsnet")._dtype_policy() == policy
-    assert detectors.get("capsnet", precision="float32")._dtype_policy() == "float32"
-    assert detectors.get("capsnet", precision="bfloat16")._dtype_policy() == "mixed_bfloat16"
+    assert detectors.get("capsnet").dtype_policy() == policy
+    assert detectors.get("capsnet", precision="float32").dtype_policy() == "float32"
+    assert detectors.get("capsnet", precision="bfloat16").dtype_policy() == "mixed_bfloat16"
 
 
 class Killed(BaseException):
