@@ -19,7 +19,8 @@ os.environ["KERAS_BACKEND"] = "jax"
 import jax
 import keras
 
-from models import detectors, metrics, scores
+from models import detectors, metrics
+from models.score_names import anomalousness
 from pipeline import configs
 from pipeline.machine import describe
 from pipeline.plan import plan
@@ -60,9 +61,7 @@ def measure(splits: dict, precision: str, epochs: int, batch_size: int) -> dict:
         "first_epoch": round(times.seconds[0], 1),
         "whole": round(seconds, 1),
         **{
-            f"auroc_{name}": round(
-                metrics.auroc(scores.anomalousness(name, outputs[name]), labels < 0), 4
-            )
+            f"auroc_{name}": round(metrics.auroc(anomalousness(name, outputs[name]), labels < 0), 4)
             for name in detector.scores
         },
     }

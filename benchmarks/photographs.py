@@ -26,7 +26,7 @@ from components.evaluation.report.figures import bar_figure, png
 from models import metrics
 from models.errors import UserError
 from models.files import write_whole
-from models.scores import ANOMALY_SCORE
+from models.score_names import ANOMALY_SCORE
 from pipeline import configs
 from pipeline.machine import describe
 from pipeline.plan import Plan, plan

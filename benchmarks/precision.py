@@ -17,8 +17,9 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from models import detectors, metrics, scores
+from models import detectors, metrics
 from models.inference import in_batches
+from models.score_names import anomalousness
 from pipeline import configs
 from pipeline.machine import describe
 from pipeline.plan import plan
@@ -58,7 +59,7 @@ def measure(job: dict, data_dir: str) -> dict[str, float]:
     is_anomaly = splits["test"].labels < 0
     return {
         **{
-            name: metrics.auroc(scores.anomalousness(name, outputs[name]), is_anomaly)
+            name: metrics.auroc(anomalousness(name, outputs[name]), is_anomaly)
             for name in detector.scores
         },
         "seconds": round(detector.seconds),

@@ -39,7 +39,8 @@ RESULTS = Path(__file__).parent / "results"
 
 def train(splits: dict[str, Split], epochs: int, settings: dict) -> tuple[dict, dict]:
     """Trains once; gives measures of the normal `eval` split, and auROC on `test`."""
-    from models import detectors, metrics, scores
+    from models import detectors, metrics
+    from models.score_names import anomalousness
 
     detector = detectors.get("capsnet", epochs=epochs, **settings)
     started = time.monotonic()
@@ -50,7 +51,7 @@ def train(splits: dict[str, Split], epochs: int, settings: dict) -> tuple[dict, 
     seconds = time.monotonic() - started
     outputs = scorer.predict(test.images, batch_size=500, verbose=0)
     auroc = {
-        name: metrics.auroc(scores.anomalousness(name, outputs[name]), test.labels < 0)
+        name: metrics.auroc(anomalousness(name, outputs[name]), test.labels < 0)
         for name in detector.scores
     }
     history = {name: values[-1] for name, values in detector.history.items()}

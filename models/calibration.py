@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from models.layers import ConformalCalibration
-from models.scores import ANOMALY_SCORE
+from models.score_names import ANOMALY_SCORE
 
 
 def calibrate(scorer: keras.Model, scores: np.ndarray, name: str) -> keras.Model:

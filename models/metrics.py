@@ -1,7 +1,7 @@
 """Exact measures of how well a detector separates anomalies from normal images.
 
 No threshold has to be chosen for them. All functions take `anomalousness`, shape (N,), where higher
-means more anomalous (see `models.scores.anomalousness`), and `is_anomaly`, shape (N,), bool or 0/1.
+means more anomalous (see `models.score_names`), and `is_anomaly`, shape (N,), bool or 0/1.
 Anomalies are the positive class.
 """
 

@@ -1,28 +1,14 @@
-"""Anomaly scores as pure functions, and the direction of each score.
+"""Normality scores as pure functions. All are computed in float32.
 
-Raw scores are normality scores, as in the paper: higher = more normal. `anomaly_score` is the
-calibrated score for users, in [0, 1]: higher = more anomalous. All are computed in float32.
+As in the paper, higher = more normal.
 """
 
+import math
+
 import keras
-import numpy as np
 from keras import ops
 
 from models.layers.squash import vector_length
-
-ANOMALY_SCORE = "anomaly_score"
-LEAST_ALPHA = "least_alpha"
-"""Of n calibration images `1 / (n + 1)`: no alpha up to this can flag an image."""
-
-
-def is_normality_score(name: str) -> bool:
-    """Tells whether higher means more normal, as for every score except `anomaly_score`."""
-    return name != ANOMALY_SCORE
-
-
-def anomalousness(name: str, values: np.ndarray) -> np.ndarray:
-    """Returns the values of score `name`, shape (N,), signed so that higher = more anomalous."""
-    return -np.asarray(values) if is_normality_score(name) else np.asarray(values)
 
 
 def prediction_probability(lengths: keras.KerasTensor) -> keras.KerasTensor:
@@ -73,7 +59,7 @@ def reconstruction_error(
     Reference:
         arXiv 1907.06312, section 3.
     """
-    size = int(np.prod(images.shape[1:]))
+    size = math.prod(images.shape[1:])
     images, reconstruction = (
         ops.cast(ops.reshape(values, (-1, size)), "float32") for values in (images, reconstruction)
     )

@@ -22,7 +22,7 @@ from components.evaluation.verdict import Gate
 from components.serving.batch import inputs
 from components.serving.batch.component import BatchScorer
 from components.serving.pusher import Pusher
-from models.scores import ANOMALY_SCORE
+from models.score_names import ANOMALY_SCORE
 from pipeline.beam_args import beam_args
 from pipeline.configs import LEAST_AUROC
 from pipeline.digest import code_digest, file_digest

@@ -2,18 +2,20 @@
 
 from pathlib import Path
 
-from tfx import v1 as tfx
+from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types import standard_artifacts
 
 from models.files import write_whole
 
 PATH = Path(__file__).parent / "schema.pbtxt"
 
 
-@tfx.dsl.components.component
+@component
 def CuratedSchema(  # noqa: N802
-    content: tfx.dsl.components.Parameter[str],
-    digest: tfx.dsl.components.Parameter[str],
-    schema: tfx.dsl.components.OutputArtifact[tfx.types.standard_artifacts.Schema],
+    content: Parameter[str],
+    digest: Parameter[str],
+    schema: OutputArtifact[standard_artifacts.Schema],
 ) -> None:
     """Writes `content`, a Schema in text format.
 

@@ -1,17 +1,18 @@
 """Stops a run whose data has anomalies in the sense of the schema."""
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2
-from tfx import v1 as tfx
+from tfx.dsl.component.experimental.annotations import InputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
-from tfx.types import artifact_utils
+from tfx.types import artifact_utils, standard_artifacts
 
 from models.errors import UserError
 
 
-@tfx.dsl.components.component
+@component
 def DataGate(  # noqa: N802
-    anomalies: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ExampleAnomalies],
-    digest: tfx.dsl.components.Parameter[str],
+    anomalies: InputArtifact[standard_artifacts.ExampleAnomalies],
+    digest: Parameter[str],
 ) -> None:
     """Refuses what ExampleValidator, which never fails, has only recorded.
 

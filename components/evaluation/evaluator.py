@@ -20,7 +20,7 @@ from components.evaluation.metrics import AUROC, OVERALL, load_measures
 from components.evaluation.verdict import FILE, Gate, judge
 from components.serving.sums import check_whole
 from models.errors import UserError
-from models.scores import ANOMALY_SCORE
+from models.score_names import ANOMALY_SCORE
 
 _MODEL_RUN, _GATE = "model_run", "gate"
 _NO_BASELINE = "there is no earlier blessed model"

@@ -12,7 +12,7 @@ from tensorflow_model_analysis.proto import config_pb2
 
 from components.data.examples import CONTRAST
 from models import metrics
-from models.scores import anomalousness
+from models.score_names import anomalousness
 
 OVERALL = "overall"
 AUROC, AUROC_LOW, AUROC_HIGH = "auroc", "auroc_low", "auroc_high"

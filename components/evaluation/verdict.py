@@ -18,7 +18,7 @@ from components.evaluation.metrics import (
     GUESSED,
     SPREAD,
 )
-from models.scores import ANOMALY_SCORE
+from models.score_names import ANOMALY_SCORE
 
 FILE = "verdict.json"
 _GUESSED = 0.5  # auROC of guessing

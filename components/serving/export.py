@@ -14,7 +14,7 @@ from components.data.formats import WHITE
 from components.data.protocol import ANOMALY_LABEL
 from components.serving.sums import write_sums
 from models.device import built_for
-from models.scores import ANOMALY_SCORE, LEAST_ALPHA
+from models.score_names import ANOMALY_SCORE, LEAST_ALPHA
 
 MOST_SIMILAR_CLASS = "most_similar_class"
 NEAREST_IMAGE = "nearest_image"
@@ -42,8 +42,8 @@ def export(
 
     All signatures return the named outputs of the scorer, and `most_similar_class`, string (B,),
     which is the name of the most probable class. If the scorer is calibrated, there is
-    `least_alpha`, float (B,), the same for all images, see `models.scores`. If the scorer tells
-    the number of the `nearest_image`, the signatures return its name instead, string (B,).
+    `least_alpha`, float (B,), the same for all images, see `models.score_names`. If the scorer
+    tells the number of the `nearest_image`, the signatures return its name instead, string (B,).
 
     Args:
         scorer: model that the `fit` of a detector returns.
@@ -60,7 +60,11 @@ def export(
         ValueError: if there is no such device.
     """
     channels = scorer.input.shape[-1]
+    arrays = tf.TensorSpec([None, None, None, channels], tf.uint8, "images")
+    encoded = tf.TensorSpec([None], tf.string, "images")
 
+    # The graph of the scorer is large. As functions, the signatures share it.
+    @tf.function(input_signature=[arrays], autograph=False)
     def score_arrays(images: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = dict(scorer(images))
         probabilities = outputs["class_probabilities"]
@@ -72,6 +76,7 @@ def export(
             outputs[LEAST_ALPHA] = tf.fill(tf.shape(outputs[ANOMALY_SCORE]), least)
         return {**outputs, MOST_SIMILAR_CLASS: tf.gather(names, tf.argmax(probabilities, axis=-1))}
 
+    @tf.function(input_signature=[encoded], autograph=False)
     def score_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
         # Images of different sizes must be resized before they can form a batch.
         return score_arrays(
@@ -88,11 +93,10 @@ def export(
 
     archive = keras.export.ExportArchive()
     archive.track(scorer)
-    arrays = tf.TensorSpec([None, None, None, channels], tf.uint8, "images")
     with built_for(serving_device):
         for name, function, signature in (
             ("serving_default", score_examples, tf.TensorSpec([None], tf.string, "examples")),
-            ("score_images", score_images, tf.TensorSpec([None], tf.string, "images")),
+            ("score_images", score_images, encoded),
             ("score_arrays", score_arrays, arrays),
         ):
             archive.add_endpoint(name, function, input_signature=[signature])

@@ -10,7 +10,7 @@ import numpy as np
 
 from models.errors import UserError
 from models.files import spreadsheet_safe
-from models.scores import ANOMALY_SCORE, LEAST_ALPHA
+from models.score_names import ANOMALY_SCORE, LEAST_ALPHA
 
 Row = dict[str, str | bool | float]
 

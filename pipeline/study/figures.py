@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from components.evaluation.report import figures
 from models import detectors, metrics
 from models.files import write_whole
-from models.scores import ANOMALY_SCORE, anomalousness
+from models.score_names import ANOMALY_SCORE, anomalousness
 
 Result = dict[str, Any]
 

@@ -23,7 +23,7 @@ from components.evaluation.report.tables import first_of_each
 from models import metrics
 from models.errors import UserError
 from models.files import whole_folder
-from models.scores import ANOMALY_SCORE, anomalousness
+from models.score_names import ANOMALY_SCORE, anomalousness
 from pipeline import machine
 from pipeline.study.cells import Cell, backend_name
 from pipeline.study.results import write_table

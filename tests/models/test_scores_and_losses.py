@@ -4,6 +4,7 @@ import pytest
 
 from models import scores
 from models.losses import MarginLoss, SumOfSquares
+from models.score_names import ANOMALY_SCORE, anomalousness
 
 
 def test_margin_loss_is_equation_4():
@@ -46,5 +47,5 @@ def test_prediction_probability_is_the_longest_capsule_without_softmax():
 
 def test_anomalousness_turns_normality_scores_only():
     values = np.array([0.1, 0.9])
-    np.testing.assert_array_equal(scores.anomalousness("pp", values), -values)
-    np.testing.assert_array_equal(scores.anomalousness(scores.ANOMALY_SCORE, values), values)
+    np.testing.assert_array_equal(anomalousness("pp", values), -values)
+    np.testing.assert_array_equal(anomalousness(ANOMALY_SCORE, values), values)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_data_validation as tfdv
-from tfx import v1 as tfx
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
+from tfx.types import standard_artifacts
 from tfx.types.artifact import Artifact
 from tfx.utils import path_utils
 
@@ -34,15 +36,15 @@ class ReportArtifact(Artifact):
     TYPE_NAME = "capsad.Report"
 
 
-@tfx.dsl.components.component
+@component
 def Report(  # noqa: N802
-    examples: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Examples],
-    statistics: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ExampleStatistics],
-    model: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Model],
-    model_run: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ModelRun],
-    evaluation: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ModelEvaluation],
-    report: tfx.dsl.components.OutputArtifact[ReportArtifact],
-    run: tfx.dsl.components.Parameter[str],
+    examples: InputArtifact[standard_artifacts.Examples],
+    statistics: InputArtifact[standard_artifacts.ExampleStatistics],
+    model: InputArtifact[standard_artifacts.Model],
+    model_run: InputArtifact[standard_artifacts.ModelRun],
+    evaluation: InputArtifact[standard_artifacts.ModelEvaluation],
+    report: OutputArtifact[ReportArtifact],
+    run: Parameter[str],
 ) -> None:
     """Writes the report of one run. `run` is JSON text that describes the run."""
     run = json.loads(run)

@@ -19,7 +19,7 @@ from components.evaluation.verdict import Verdict
 from components.serving.heatmaps import overlay
 from models import metrics
 from models.files import spreadsheet_safe, whole_folder
-from models.scores import ANOMALY_SCORE, anomalousness
+from models.score_names import ANOMALY_SCORE, anomalousness
 
 _ALPHA = 0.05
 _SHOWN = 8

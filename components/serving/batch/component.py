@@ -3,22 +3,29 @@
 import logging
 
 import apache_beam as beam
-from tfx import v1 as tfx
 from tfx.components.util.model_utils import is_model_blessed
+from tfx.dsl.component.experimental.annotations import (
+    BeamComponentParameter,
+    InputArtifact,
+    OutputArtifact,
+    Parameter,
+)
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from components.serving.batch.pipeline import score_all
 
 
-@tfx.dsl.components.component(use_beam=True)
+@component(use_beam=True)
 def BatchScorer(  # noqa: N802
-    model: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Model],
-    blessing: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ModelBlessing],
-    scores: tfx.dsl.components.OutputArtifact[tfx.types.standard_artifacts.InferenceResult],
-    images: tfx.dsl.components.Parameter[str],
-    fingerprint: tfx.dsl.components.Parameter[str],
-    digest: tfx.dsl.components.Parameter[str],
-    pipeline: tfx.dsl.components.BeamComponentParameter[beam.Pipeline] = None,
+    model: InputArtifact[standard_artifacts.Model],
+    blessing: InputArtifact[standard_artifacts.ModelBlessing],
+    scores: OutputArtifact[standard_artifacts.InferenceResult],
+    images: Parameter[str],
+    fingerprint: Parameter[str],
+    digest: Parameter[str],
+    pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
     """Fills `scores` with `score_all`. If the model is not blessed, `scores` stays empty.
 

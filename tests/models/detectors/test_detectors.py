@@ -8,7 +8,7 @@ from models.detectors.capsules import _RIDGE, _pose_distance
 from models.detectors.deep_svdd import away_from_zero, svdd_network
 from models.errors import UserError
 from models.inference import outputs_on
-from models.scores import ANOMALY_SCORE, anomalousness
+from models.score_names import ANOMALY_SCORE, anomalousness
 from tests.backends import BACKEND, INSTALLED, array, tensorflow_only
 from tests.conftest import TINY, lively_weights, toy_images
 
