@@ -4,7 +4,8 @@
     python benchmarks/throughput.py --peer CapsNet-Keras --peer-python PYTHON --save
 
 Each variant lives in a process of its own; they take turns, so that all meet the machine in the
-same mood, and the median turn counts. The peer is github.com/XifengGuo/CapsNet-Keras, branch
+same mood, and the median turn counts. A table that was taken while the machine had other work is
+marked as loaded. The peer is github.com/XifengGuo/CapsNet-Keras, branch
 tf2.2, in a folder that you fetch; PYTHON is that of an environment with tensorflow, tf-keras,
 pandas, matplotlib and pillow. Prints tables and, last, one line of JSON about 28x28x1;
 `--save` writes the tables and the chart to benchmarks/results/throughput.{md,svg}.
@@ -31,6 +32,14 @@ SHAPES = {
     (32, 32, 3): "32x32x3",
 }
 BATCH = 100
+IDLE = 0.3  # largest load average of an idle machine
+# bfloat16 where `precision` is auto and the processor has it; scores are float32 in both.
+OURS = ("capsad", "capsad, float32")
+NAMES = {
+    **{name: name for name in OURS},
+    "plain": "plain Keras layers",
+    "peer": "CapsNet-Keras",
+}
 HERE = Path(__file__).parent
 
 
@@ -97,7 +106,7 @@ def multiply_adds_an_image(shape: tuple[int, int, int], ours: bool) -> dict[str,
 def measure(shape: tuple[int, int, int], arguments: argparse.Namespace) -> list[Worker]:
     """All variants in turns on random images."""
     root = HERE.parent
-    workers = [Worker("capsad", shape, sys.executable, root)]
+    workers = [Worker(name, shape, sys.executable, root) for name in OURS]
     workers += [Worker("plain", shape, sys.executable, root)]
     if arguments.peer:
         workers += [Worker("peer", shape, arguments.peer_python, arguments.peer.resolve())]
@@ -120,10 +129,9 @@ def table(shape: tuple[int, int, int], workers: list[Worker], gflops: float) -> 
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     ours = workers[0]
-    names = {"capsad": "**capsad**", "plain": "plain Keras layers", "peer": "CapsNet-Keras"}
     for worker in workers:
-        work = multiply_adds_an_image(shape, worker is ours)
-        cells = [names[worker.variant]]
+        work = multiply_adds_an_image(shape, worker.variant in OURS)
+        cells = [f"**{NAMES['capsad']}**" if worker is ours else NAMES[worker.variant]]
         for task in ("train", "score"):
             rate = worker.rate(task)
             cells += [
@@ -142,19 +150,18 @@ def chart(measured: dict[tuple, list[Worker]], target: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.2), layout="constrained")
-    labels = {"capsad": "capsad", "plain": "plain Keras layers", "peer": "CapsNet-Keras"}
-    greys = {"capsad": "#1b4f72", "plain": "#7f8c8d", "peer": "#ccd1d1"}
+    greys = dict(zip(NAMES, ("#1b4f72", "#5d8aa8", "#7f8c8d", "#ccd1d1"), strict=True))
     for axes, task, title in zip(
         figure.subplots(1, 2), ("train", "score"), ("Training", "Scoring"), strict=True
     ):
         for position, workers in enumerate(measured.values()):
             for index, worker in enumerate(workers):
                 bar = axes.bar(
-                    position + 0.28 * (index - 1),
+                    position + 0.22 * (index - 1.5),
                     worker.rate(task),
-                    0.26,
+                    0.2,
                     color=greys[worker.variant],
-                    label=None if position else labels[worker.variant],
+                    label=None if position else NAMES[worker.variant],
                 )
                 axes.bar_label(bar, fmt="%.0f", fontsize=8)
         axes.set_xticks(range(len(measured)), ["x".join(map(str, shape)) for shape in measured])
@@ -192,6 +199,7 @@ def main() -> None:
     if arguments.peer and not (arguments.peer / "capsulenet.py").is_file():
         parser.error(f"--peer: {arguments.peer} holds no capsulenet.py")
 
+    load = os.getloadavg()[0]
     gflops = gemm_gflops()
     measured, lines = {}, []
     for shape in SHAPES:
@@ -199,14 +207,19 @@ def main() -> None:
             measured[shape] = measure(shape, arguments)
             lines += table(shape, measured[shape], gflops)
             print("\n".join(table(shape, measured[shape], gflops)), flush=True)
+    mood = (
+        f"The machine was {'idle' if load <= IDLE else '**loaded**'}: its load average was "
+        f"{load:.2f} before and {os.getloadavg()[0]:.2f} at the end, with this benchmark."
+    )
+    print(mood)
     gflops = max(gflops, gemm_gflops())
     workers = {worker.variant: worker for worker in next(iter(measured.values()))}
     ours = workers["capsad"]
 
-    def ratio(task, variant):
+    def ratio(task, variant, own=ours):
         if variant not in workers:
             return None
-        return round(ours.rate(task) / workers[variant].rate(task), 2)
+        return round(own.rate(task) / workers[variant].rate(task), 2)
 
     if arguments.save:
         command = "python benchmarks/throughput.py --peer DIR --peer-python PYTHON --save"
@@ -214,7 +227,11 @@ def main() -> None:
         head += [
             "This was measured on " + describe().replace("; ", ", with\n") + ".",
             "",
-            f"All variants use batches of {BATCH}, float32 and {CLASSES} classes, with XLA off.",
+            mood,
+            "",
+            f"All variants use batches of {BATCH} and {CLASSES} classes, with XLA off, and float32,",
+            "except that capsad trains in bfloat16 on processors that have it. It scores as an",
+            "exported model does, with the kernel transformed beforehand.",
             f"The median of {arguments.turns} turns counts. A matrix multiplication (2048 x 2048)",
             f'reaches {gflops:.0f} GFLOP/s; "of the limit" means the share of this rate.',
             "The first step is building, tracing and one training step. Memory is the process's",
@@ -230,6 +247,8 @@ def main() -> None:
             {
                 "train_vs_peer": ratio("train", "peer"),
                 "train_vs_plain": ratio("train", "plain"),
+                "train_float32_vs_peer": ratio("train", "peer", workers["capsad, float32"]),
+                "train_float32_vs_plain": ratio("train", "plain", workers["capsad, float32"]),
                 "score_vs_peer": ratio("score", "peer"),
                 "score_vs_plain": ratio("score", "plain"),
                 "train_images_per_s": round(ours.rate("train"), 1),

@@ -4,6 +4,7 @@ Reads `train N` or `score N` from standard input and answers the seconds of N st
 """
 
 import contextlib
+import functools
 import json
 import os
 import resource
@@ -20,15 +21,15 @@ CLASSES = 9
 RECONSTRUCTION_WEIGHT = 0.0005
 
 
-def _capsad(shape):
+def _capsad(shape, precision="auto"):
     """Ours."""
     import keras
 
-    from models.capsnet import CapsNet
+    from models import detectors
     from models.losses import MarginLoss, SumOfSquares
 
-    network = CapsNet(shape, CLASSES)
-    model = network.training_model()
+    detector = detectors.get("capsnet", precision=precision)
+    model = detector.network(shape, CLASSES, detector.dtype_policy()).training_model()
     model.compile(
         keras.optimizers.Adam(),
         loss={"lengths": MarginLoss(), "reconstruction": SumOfSquares()},
@@ -40,7 +41,12 @@ def _capsad(shape):
         x = {"images": images, "target": target}
         model.train_on_batch(x, {"lengths": target, "reconstruction": images})
 
-    return train, network.predict_on_batch
+    scoring = detector.network(shape, CLASSES)
+    primary = scoring.encoder.get_layer("primary_capsules")
+    # As an exported model does when it is loaded.
+    values = keras.Variable(primary.kernel_values(), trainable=False)
+    primary.kept_values = lambda: values.value
+    return train, scoring.predict_on_batch
 
 
 def _plain(shape):
@@ -112,7 +118,12 @@ def main(variant: Callable, shape: tuple[int, ...], batch: int) -> None:
 
 
 if __name__ == "__main__":
-    VARIANTS = {"capsad": _capsad, "plain": _plain, "peer": _peer}
+    VARIANTS = {
+        "capsad": _capsad,
+        "capsad, float32": functools.partial(_capsad, precision="float32"),
+        "plain": _plain,
+        "peer": _peer,
+    }
     BATCH = int(sys.argv[3])
     with contextlib.suppress(KeyboardInterrupt):
         main(VARIANTS[sys.argv[1]], tuple(json.loads(sys.argv[2])), BATCH)

@@ -1,7 +1,9 @@
 """Writes the SavedModel with its signatures and its warm-up requests."""
 
+import contextlib
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -14,6 +16,7 @@ from components.data.formats import WHITE
 from components.data.protocol import ANOMALY_LABEL
 from components.serving.sums import write_sums
 from models.device import built_for
+from models.layers import PrimaryCapsules
 from models.score_names import ANOMALY_SCORE, LEAST_ALPHA
 
 MOST_SIMILAR_CLASS = "most_similar_class"
@@ -91,9 +94,9 @@ def export(
         spec = {ENCODED: tf.io.FixedLenFeature([], tf.string)}
         return score_images(tf.io.parse_example(examples, spec)[ENCODED])
 
+    # The archive finds the variables of the signatures. Tracking the scorer would store all twice.
     archive = keras.export.ExportArchive()
-    archive.track(scorer)
-    with built_for(serving_device):
+    with built_for(serving_device), _kept_values(scorer, archive):
         for name, function, signature in (
             ("serving_default", score_examples, tf.TensorSpec([None], tf.string, "examples")),
             ("score_images", score_images, encoded),
@@ -102,6 +105,62 @@ def export(
             archive.add_endpoint(name, function, input_signature=[signature])
         archive.write_out(folder, verbose=False)
     write_sums(folder)
+
+
+class _ComputedOnLoad(tf.saved_model.experimental.TrackableResource):
+    """A constant that is computed when the SavedModel is loaded, because it is too large to store.
+
+    Args:
+        compute: function that computes it from variables.
+        name: name in the process. Equal names must mean equal constants.
+    """
+
+    def __init__(self, compute: Callable[[], tf.Tensor], name: str):
+        super().__init__()
+        self._compute = tf.function(compute, input_signature=(), autograph=False)
+        self._spec = self._compute.get_concrete_function().structured_outputs
+        self._name = name
+
+    def _create_resource(self) -> tf.Tensor:
+        return tf.raw_ops.VarHandleOp(
+            dtype=self._spec.dtype, shape=self._spec.shape, shared_name=self._name
+        )
+
+    def _initialize(self) -> None:
+        tf.raw_ops.AssignVariableOp(resource=self.resource_handle, value=self._compute())
+
+    def read(self) -> tf.Tensor:
+        """The constant."""
+        return tf.raw_ops.ReadVariableOp(resource=self.resource_handle, dtype=self._spec.dtype)
+
+
+@contextlib.contextmanager
+def _kept_values(scorer: keras.Model, archive: keras.export.ExportArchive) -> Iterator[None]:
+    """Lets primary capsules transform their kernel once, when the model is loaded."""
+    layers = [
+        layer
+        for layer in _all_layers(scorer)
+        if isinstance(layer, PrimaryCapsules) and layer.may_use_frequencies
+    ]
+    for layer in layers:
+        kernel = keras.ops.convert_to_numpy(layer.convolution.kernel)
+        constant = _ComputedOnLoad(
+            layer.kernel_values, f"capsad-{hashlib.sha256(kernel.tobytes()).hexdigest()}"
+        )
+        archive.track(constant)
+        layer.kept_values = constant.read
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.kept_values = None
+
+
+def _all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _all_layers(layer)
 
 
 def write_warmup_requests(folder: str, images: np.ndarray) -> None:

@@ -120,6 +120,7 @@ class CapsuleDetector(NetworkDetector):
             calmer = self._calmer()
         scorer = calmer.train_once(images, labels, validation, callbacks)
         self.history, self.seconds = calmer.history, calmer.seconds
+        self.trained_in = calmer.trained_in
         self.notes += calmer.notes
         return scorer
 
@@ -157,7 +158,9 @@ class CapsuleDetector(NetworkDetector):
         trained, turns = self.copies(images, labels)
         num_classes = int(turns.max()) + 1
         input_shape = self.seen_shape(images)
-        network = self.network(input_shape, num_classes, self.dtype_policy())
+        policy = self.dtype_policy()
+        self.trained_in = policy.removeprefix("mixed_")
+        network = self.network(input_shape, num_classes, policy)
 
         def to_batch(images, labels):
             target = np.eye(num_classes, dtype="float32")[labels]

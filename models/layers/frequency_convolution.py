@@ -11,7 +11,10 @@ _REAL_POINTS = np.array([0, np.inf, 0.58, -0.58, 1 / 0.58, -1 / 0.58])
 
 
 def frequency_convolution(
-    images: keras.KerasTensor, kernel: keras.KerasTensor, strides: int
+    images: keras.KerasTensor,
+    kernel: keras.KerasTensor,
+    strides: int,
+    values: keras.KerasTensor | None = None,
 ) -> keras.KerasTensor:
     """Computes a strided "valid" convolution (strictly, a correlation) in the frequency domain.
 
@@ -29,44 +32,60 @@ def frequency_convolution(
         images: float tensor, shape (B, H, W, C), where H, W and C are known.
         kernel: tensor of the same dtype, shape (K, K, C, F), where K is at most H and at most W.
         strides: stride in both directions.
+        values: what `kernel_values` returns, if it was computed before.
 
     Returns:
         Tensor of the same dtype, shape (B, 1 + (H - K) // strides, 1 + (W - K) // strides, F).
     """
     _, height, width, channels = images.shape
-    size, filters = kernel.shape[0], kernel.shape[-1]
-    out = tuple(1 + (extent - size) // strides for extent in (height, width))
-    taps = math.ceil(size / strides)
-    # Height and width of the image in cells of strides x strides pixels.
-    rows, columns = (extent + taps - 1 for extent in out)
-    depth = strides * strides * channels
+    filters = kernel.shape[-1]
+    taps, out, (rows, columns) = _cells((height, width), kernel.shape[0], strides)
+    from_image, _, to_output = _matrices((rows, columns), taps, out)
+    if values is None:
+        values = kernel_values(kernel, (height, width), strides)
+    products, depth, _ = values.shape
 
     images = _fit(images, rows * strides, columns * strides)
     images = ops.reshape(images, (-1, rows, strides, columns, strides, channels))
     images = ops.transpose(images, (1, 3, 0, 2, 4, 5))
     # rows * columns, B * depth
     images = ops.reshape(images, (rows * columns, -1))
+    # products, B, depth
+    images = ops.matmul(ops.cast(from_image, images.dtype), images)
+    images = ops.reshape(images, (products, -1, depth))
+    # products, B * F
+    product = ops.reshape(ops.matmul(images, values), (products, -1))
+    # out, out, B, F
+    output = ops.matmul(ops.cast(to_output, product.dtype), product)
+    output = ops.reshape(output, (*out, -1, filters))
+    return ops.transpose(output, (2, 0, 1, 3))
 
+
+def kernel_values(
+    kernel: keras.KerasTensor, image_size: tuple[int, int], strides: int
+) -> keras.KerasTensor:
+    """Computes the values of a kernel at all points, which do not depend on the images.
+
+    Args:
+        kernel: float tensor, shape (K, K, C, F).
+        image_size: height and width of the images.
+        strides: stride in both directions.
+
+    Returns:
+        Tensor of the same dtype, shape (products, strides * strides * C, F).
+    """
+    size, _, channels, filters = kernel.shape
+    taps, out, cells = _cells(image_size, size, strides)
     missing = taps * strides - size
     kernel = ops.pad(kernel, ((0, missing), (0, missing), (0, 0), (0, 0)))
     kernel = ops.reshape(kernel, (taps, strides, taps, strides, channels, filters))
     kernel = ops.transpose(kernel, (0, 2, 1, 3, 4, 5))
     # taps * taps, depth * F
-    kernel = ops.reshape(kernel, (taps * taps, depth * filters))
-
-    from_image, from_kernel, to_output = (
-        ops.cast(matrix, kernel.dtype) for matrix in _matrices((rows, columns), taps, out)
-    )
-    products = from_image.shape[0]
-    # products, B, depth
-    images = ops.reshape(ops.matmul(from_image, images), (products, -1, depth))
-    # products, depth, F
-    kernel = ops.reshape(ops.matmul(from_kernel, kernel), (products, depth, filters))
-    # products, B * F
-    product = ops.reshape(ops.matmul(images, kernel), (products, -1))
-    # out, out, B, F
-    output = ops.reshape(ops.matmul(to_output, product), (*out, -1, filters))
-    return ops.transpose(output, (2, 0, 1, 3))
+    kernel = ops.reshape(kernel, (taps * taps, -1))
+    _, from_kernel, _ = _matrices(cells, taps, out)
+    # products, depth * F
+    values = ops.matmul(ops.cast(from_kernel, kernel.dtype), kernel)
+    return ops.reshape(values, (len(from_kernel), strides * strides * channels, filters))
 
 
 def multiply_adds(
@@ -84,11 +103,9 @@ def multiply_adds(
         The numbers for the direct sum and for `frequency_convolution`.
     """
     height, width, channels = image_shape
-    out = tuple(1 + (extent - kernel_size) // strides for extent in (height, width))
-    taps = math.ceil(kernel_size / strides)
-    rows, columns = (extent + taps - 1 for extent in out)
+    taps, out, cells = _cells((height, width), kernel_size, strides)
     depth = strides * strides * channels
-    from_image, from_kernel, to_output = _matrices((rows, columns), taps, out)
+    from_image, from_kernel, to_output = _matrices(cells, taps, out)
     return (
         math.prod(out) * kernel_size**2 * channels * filters,
         from_image.size * depth
@@ -96,6 +113,15 @@ def multiply_adds(
         + to_output.size * filters
         + from_kernel.size * depth * filters / 100,
     )
+
+
+def _cells(
+    image_size: tuple[int, int], kernel_size: int, strides: int
+) -> tuple[int, tuple[int, int], tuple[int, int]]:
+    """Returns, in cells of strides x strides pixels, the size of the kernel, output and image."""
+    taps = math.ceil(kernel_size / strides)
+    height, width = (1 + (extent - kernel_size) // strides for extent in image_size)
+    return taps, (height, width), (height + taps - 1, width + taps - 1)
 
 
 def _fit(images: keras.KerasTensor, height: int, width: int) -> keras.KerasTensor:

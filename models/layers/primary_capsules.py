@@ -1,17 +1,23 @@
 """Primary capsules: a convolution whose channels are grouped into capsules."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
 from models.device import targets_accelerator
-from models.layers.frequency_convolution import frequency_convolution, multiply_adds
+from models.layers.frequency_convolution import (
+    frequency_convolution,
+    kernel_values,
+    multiply_adds,
+)
 from models.layers.shapes import Shape
 from models.layers.squash import squash
 
-# For smaller batches, the direct convolution is faster (measured with CapsNet, 28x28 images).
-_FEW_IMAGES = 16
+# For smaller batches, the direct convolution is faster (measured with CapsNet, 28x28 images), and
+# also if the values of the kernel are kept.
+_FEW_IMAGES, _FEW_IMAGES_IF_KEPT = 16, 6
 
 
 @keras.saving.register_keras_serializable("capsad")
@@ -64,6 +70,7 @@ class PrimaryCapsules(keras.layers.Layer):
         self.kernel_size = kernel_size
         self.strides = strides
         self.method = method
+        self.kept_values: Callable[[], keras.KerasTensor] | None = None
         self.convolution = keras.layers.Conv2D(
             capsule_types * capsule_dim,
             kernel_size,
@@ -75,6 +82,7 @@ class PrimaryCapsules(keras.layers.Layer):
     def build(self, input_shape: Shape) -> None:
         """Creates the bias and the kernel, shape (kernel_size, kernel_size, C, types * dim)."""
         self.convolution.build(input_shape)
+        self._input_shape = input_shape[1:]
 
     def call(self, features: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         """Convolves features, groups channels into capsules and squashes the capsules."""
@@ -85,34 +93,49 @@ class PrimaryCapsules(keras.layers.Layer):
         count = height * width * channels // self.capsule_dim
         return squash(ops.reshape(capsules, (-1, count, self.capsule_dim)))
 
+    def kernel_values(self) -> keras.KerasTensor:
+        """Computes what does not depend on the features, see `frequency_convolution`.
+
+        In scoring, the weights do not change, so `kept_values` can be set to a function that
+        returns these values without computing them again.
+        """
+        return kernel_values(
+            self._cast(self.convolution.kernel), self._input_shape[:2], self.strides
+        )
+
     def _convolve(self, features: keras.KerasTensor, training: bool) -> keras.KerasTensor:
         def in_frequency_domain() -> keras.KerasTensor:
-            # float16 has too small a range for the transforms.
-            dtype = "bfloat16" if self.compute_dtype == "bfloat16" else "float32"
-            images, kernel, bias = (
-                ops.cast(values, dtype)
-                for values in (features, self.convolution.kernel, self.convolution.bias)
+            values = None if training or not self.kept_values else self.kept_values()
+            images, kernel, bias = map(
+                self._cast, (features, self.convolution.kernel, self.convolution.bias)
             )
-            output = frequency_convolution(images, kernel, self.strides) + bias
+            output = frequency_convolution(images, kernel, self.strides, values) + bias
             return ops.cast(output, self.compute_dtype)
 
         def direct() -> keras.KerasTensor:
             return self.convolution(features)
 
-        if self.method == "frequency":
-            return in_frequency_domain()
-        if self.method == "direct" or not self._saves_arithmetic(features.shape[1:]):
+        if not self.may_use_frequencies:
             return direct()
-        if training:
+        if self.method == "frequency" or training:
             return in_frequency_domain()
         # For the few images of one request, transforming the kernel takes too long.
-        return ops.cond(ops.shape(features)[0] < _FEW_IMAGES, direct, in_frequency_domain)
+        few = _FEW_IMAGES_IF_KEPT if self.kept_values else _FEW_IMAGES
+        return ops.cond(ops.shape(features)[0] < few, direct, in_frequency_domain)
 
-    def _saves_arithmetic(self, shape: tuple[int, int, int]) -> bool:
+    def _cast(self, tensor: keras.KerasTensor) -> keras.KerasTensor:
+        """To the dtype of the transforms: float16 has too small a range for them."""
+        return ops.cast(tensor, "bfloat16" if self.compute_dtype == "bfloat16" else "float32")
+
+    @property
+    def may_use_frequencies(self) -> bool:
+        """Whether the method and the device allow the frequency domain."""
+        if self.method != "auto":
+            return self.method == "frequency"
         if targets_accelerator():
             return False
         direct, in_frequency_domain = multiply_adds(
-            shape, self.kernel_size, self.convolution.filters, self.strides
+            self._input_shape, self.kernel_size, self.convolution.filters, self.strides
         )
         return in_frequency_domain < direct
 

@@ -171,6 +171,7 @@ def test_mixed_precision_trains_float32_weights_and_scores_in_float32(toys, tiny
     _, expected = fit(toys, tiny, precision="float32")
     detector, scores = fit(toys, tiny, precision="bfloat16")
     assert detector.history["loss"][-1] < detector.history["loss"][0]
+    assert detector.trained_in == "bfloat16"
     assert (scores != expected).any()
     np.testing.assert_allclose(scores, expected, rtol=0.1)
     network = detector.network((12, 12, 1), 3, detector.dtype_policy())

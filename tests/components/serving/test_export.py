@@ -76,6 +76,47 @@ def png(image):
     return buffer.getvalue()
 
 
+def primary_capsules_scorer(seed):
+    """A scorer with primary capsules that are computed in the frequency domain."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((None, None, 1), dtype="uint8", name="images")
+    images = layers.ImagePreprocessing((20, 20), (20, 20))(inputs)
+    primary = layers.PrimaryCapsules(32, 8, 9, 1)
+    capsules = primary(keras.layers.Conv2D(64, 3)(images))
+    probabilities = keras.ops.softmax(keras.ops.mean(capsules, axis=1))
+    scores = {"class_probabilities": probabilities, "pp": keras.ops.max(probabilities, axis=-1)}
+    return primary, keras.Model(inputs, scores)
+
+
+def test_kernels_are_transformed_once_on_loading_and_not_stored(tmp_path, fresh_python):
+    images = np.random.default_rng(0).integers(0, 256, (40, 20, 20, 1), "uint8")
+    expected = []
+    for seed in (0, 1):
+        primary, scorer = primary_capsules_scorer(seed)
+        assert primary.may_use_frequencies
+        export(scorer, (20, 20), str(tmp_path / str(seed)))
+        assert primary.kept_values is None  # The scorer itself goes on as before.
+        expected.append(keras.ops.convert_to_numpy(scorer(images)["pp"]))
+    stored = sum(file.stat().st_size for file in (tmp_path / "0").rglob("*"))
+    weights = sum(variable.value.numpy().nbytes for variable in scorer.variables)
+    assert weights < stored < 1.5 * weights
+    np.save(tmp_path / "images.npy", images)
+    # Two models in one process do not share what they have computed.
+    code = """
+import numpy as np, tensorflow as tf
+images = np.load("images.npy")
+models = [tf.saved_model.load(folder) for folder in "01"]
+for count in (40, 8, 2):
+    scores = [m.signatures["score_arrays"](images=tf.constant(images[:count]))["pp"] for m in models]
+    np.save(f"found-{count}.npy", scores)
+"""
+    fresh_python(code)
+    for count in (40, 8, 2):
+        found = np.load(tmp_path / f"found-{count}.npy")
+        for scores, values in zip(found, expected, strict=True):
+            np.testing.assert_allclose(scores, values[:count], rtol=1e-5)
+
+
 def test_the_graph_depends_on_the_serving_device_alone(tmp_path, monkeypatch):
     inputs = keras.Input((None, None, 1), dtype="uint8", name="images")
     features = keras.layers.Conv2D(64, 1)(layers.ImagePreprocessing((20, 20))(inputs))
@@ -104,7 +145,8 @@ def test_the_graph_depends_on_the_serving_device_alone(tmp_path, monkeypatch):
     # The context of an export ends with it.
     layer = layers.PrimaryCapsules(8, 8)
     monkeypatch.setattr("models.device.has_accelerator", lambda: True)
-    assert not layer._saves_arithmetic((20, 20, 64))
+    layer.build((None, 20, 20, 64))
+    assert not layer.may_use_frequencies
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -121,6 +121,17 @@ def test_few_images_are_convolved_directly_and_many_in_the_frequency_domain():
         np.testing.assert_array_equal(function(images), tf.function(chosen)(images))
 
 
+def test_kept_values_are_used_in_scoring_alone():
+    features = np.random.default_rng(0).random((20, 20, 20, 64)).astype("float32")
+    layer = PrimaryCapsules(8, 8)
+    expected = array(layer(features))
+    layer.kept_values = lambda: layer.kernel_values()
+    np.testing.assert_array_equal(array(layer(features)), expected)
+    layer.kept_values = lambda: 0 * layer.kernel_values()
+    np.testing.assert_array_equal(array(layer(features)), 0)
+    np.testing.assert_array_equal(array(layer(features, training=True)), expected)
+
+
 def test_unknown_methods_are_refused():
     with pytest.raises(ValueError, match="auto, direct or frequency"):
         PrimaryCapsules(method="fft")
