@@ -41,12 +41,16 @@ def _capsad(shape, precision="auto"):
         x = {"images": images, "target": target}
         model.train_on_batch(x, {"lengths": target, "reconstruction": images})
 
-    scoring = detector.network(shape, CLASSES)
-    primary = scoring.encoder.get_layer("primary_capsules")
-    # As an exported model does when it is loaded.
-    values = keras.Variable(primary.kernel_values(), trainable=False)
-    primary.kept_values = lambda: values.value
-    return train, scoring.predict_on_batch
+    @functools.cache  # Made when it is needed, so that it is not in the memory of training.
+    def scoring():
+        network = detector.network(shape, CLASSES)
+        primary = network.encoder.get_layer("primary_capsules")
+        # As an exported model does when it is loaded.
+        values = keras.Variable(primary.kernel_values(), trainable=False)
+        primary.kept_values = lambda: values.value
+        return network.predict_on_batch
+
+    return train, lambda images: scoring()(images)
 
 
 def _plain(shape):

@@ -107,7 +107,8 @@ import numpy as np, tensorflow as tf
 images = np.load("images.npy")
 models = [tf.saved_model.load(folder) for folder in "01"]
 for count in (40, 8, 2):
-    scores = [m.signatures["score_arrays"](images=tf.constant(images[:count]))["pp"] for m in models]
+    batch = tf.constant(images[:count])
+    scores = [model.signatures["score_arrays"](images=batch)["pp"] for model in models]
     np.save(f"found-{count}.npy", scores)
 """
     fresh_python(code)
