@@ -88,7 +88,7 @@ def table() -> str:
         "them. In bfloat16, only the two convolutions of training are computed so; scores are",
         "float32 in both. Images are those of each class that were used at most.",
         "",
-        "| data set | anomaly | images | epochs | seeds | score | float32 | bfloat16 | difference |",
+        "| data set | anomaly | images | epochs | seeds | score | float32 | bfloat16 | change |",
         "|---|---|---:|---:|---:|---|---:|---:|---:|",
     ]
     keys = ("data_set", "anomaly", "limit_per_class", "epochs")
