@@ -79,10 +79,11 @@ class PrimaryCapsules(keras.layers.Layer):
             name="convolution",
         )
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, input_shape: tuple[int | None, int, int, int]) -> None:
         """Creates the bias and the kernel, shape (kernel_size, kernel_size, C, types * dim)."""
         self.convolution.build(input_shape)
-        self._input_shape = input_shape[1:]
+        _, height, width, channels = input_shape
+        self._features_shape = height, width, channels
 
     def call(self, features: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         """Convolves features, groups channels into capsules and squashes the capsules."""
@@ -100,7 +101,7 @@ class PrimaryCapsules(keras.layers.Layer):
         returns these values without computing them again.
         """
         return kernel_values(
-            self._cast(self.convolution.kernel), self._input_shape[:2], self.strides
+            self._cast(self.convolution.kernel), self._features_shape[:2], self.strides
         )
 
     def _convolve(self, features: keras.KerasTensor, training: bool) -> keras.KerasTensor:
@@ -135,7 +136,7 @@ class PrimaryCapsules(keras.layers.Layer):
         if targets_accelerator():
             return False
         direct, in_frequency_domain = multiply_adds(
-            self._input_shape, self.kernel_size, self.convolution.filters, self.strides
+            self._features_shape, self.kernel_size, self.convolution.filters, self.strides
         )
         return in_frequency_domain < direct
 
