@@ -1,7 +1,7 @@
 """The tf.train.Examples that travel through the pipeline: how they are written and read."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -63,7 +63,9 @@ def make_example(
     )
 
 
-def load_split(uri: str, split: str, image_size: tuple[int, int]) -> Split:
+def load_split(
+    uri: str, split: str, image_size: tuple[int, int], ids: Collection[str] | None = None
+) -> Split:
     """Loads a split into memory, as uint8, in the order of the ids.
 
     Beam writes Examples in any order; after sorting, training depends only on the seed.
@@ -72,6 +74,7 @@ def load_split(uri: str, split: str, image_size: tuple[int, int]) -> Split:
         uri: folder of the Examples artifact.
         split: name of one of its splits.
         image_size: height and width of the images, which were resized when they were written.
+        ids: ids of the images that are loaded. `None` loads all.
     """
     files = tf.io.gfile.glob(f"{uri}/Split-{split}/*")
     spec = {
@@ -82,6 +85,11 @@ def load_split(uri: str, split: str, image_size: tuple[int, int]) -> Split:
         ID: tf.io.FixedLenFeature([], tf.string),
     }
     records = tf.data.TFRecordDataset(sorted(files), compression_type="GZIP")
+    if ids is not None:
+        wanted = tf.constant(sorted(ids), tf.string)
+        records = records.filter(
+            lambda record: tf.reduce_any(tf.io.parse_single_example(record, spec)[ID] == wanted)
+        )
     first = next(iter(records.take(1)), None)
     if first is None:
         return Split(

@@ -15,7 +15,8 @@ from models.errors import UserError
 
 _FILE = "saved_model.pb"
 _ARRAYS = "score_arrays"
-_BATCH_SIZE = 100
+# A batch is limited in both, because large images need much memory for features.
+_MOST_IMAGES, _MOST_PIXELS = 100, 40 * 224 * 224
 
 Kind = Literal["text", "number", "numbers"]
 
@@ -52,9 +53,11 @@ class SavedModelClient(Client):
         Returns:
             Name of each output -> float32 or str array whose first axis has length N.
         """
+        _, height, width, _ = images.shape
+        size = min(_MOST_IMAGES, max(1, _MOST_PIXELS // (height * width)))
         batches = [
-            self._model.signatures[_ARRAYS](**{INPUT: tf.constant(images[start:][:_BATCH_SIZE])})
-            for start in range(0, len(images), _BATCH_SIZE)
+            self._model.signatures[_ARRAYS](**{INPUT: tf.constant(images[start:][:size])})
+            for start in range(0, len(images), size)
         ]
         return {
             name: np.concatenate([as_array(batch[name].numpy()) for batch in batches])

@@ -115,7 +115,7 @@ def _nearest_images(
     """The training images of the given names, uint8 (N, H, W, K)."""
     if names is None:
         return None
-    train = load_split(examples_uri, "train", image_size)
+    train = load_split(examples_uri, "train", image_size, set(names.tolist()))
     place = {name: index for index, name in enumerate(train.ids.tolist())}
     return train.images[[place[name] for name in names.tolist()]]
 

@@ -30,6 +30,10 @@ def test_examples_are_lossless_and_in_order_whatever_the_order_of_the_files(
     np.testing.assert_array_equal(split.labels, labels)
     assert split.texts[3] == f"class {labels[3]}"
     assert list(split.ids) == [f"train-{i:08d}" for i in range(11)]
+    chosen = {"train-00000007", "train-00000002"}
+    some = examples.load_split(str(tmp_path), "train", (12, 12), chosen)
+    assert list(some.ids) == ["train-00000002", "train-00000007"]
+    np.testing.assert_array_equal(some.images, images[[2, 7]])
 
 
 def test_an_empty_split_is_empty(tmp_path):
