@@ -1,14 +1,13 @@
 """What is measured of the outputs of a model, as TFMA metrics, and the reading of the measures."""
 
 import abc
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
-from tensorflow_model_analysis.metrics import metric_types, metric_util
-from tensorflow_model_analysis.proto import config_pb2
+from tensorflow_model_analysis.metrics import metric_types
 
 from components.data.examples import CONTRAST
 from models import metrics
@@ -82,25 +81,22 @@ def load_measures(uri: str, model_name: str = tfma.constants.CANDIDATE_KEY) -> M
     return measured
 
 
-_Accumulator = list[tuple[int, tuple[float, ...]]]  # label and prediction of each image
+# Label and, for each output, the prediction of each image
+_Accumulator = list[tuple[int, tuple[np.ndarray | None, ...]]]
 
 
 class _Combiner(beam.CombineFn, abc.ABC):
-    """Gathers labels and predictions of one output of one model."""
+    """Gathers labels and predictions of some outputs of one model.
+
+    An image is in many slices. Therefore all outputs are gathered at once, and without TFMA's tools
+    for weights, which take most of the time.
+    """
 
     MEASURES: tuple[str, ...]
 
-    def __init__(
-        self,
-        model_name: str,
-        output_name: str,
-        eval_config: config_pb2.EvalConfig | None,
-        example_weighted: bool,
-    ):
+    def __init__(self, model_name: str, output_names: Sequence[str]):
         self._model_name = model_name
-        self._output_name = output_name
-        self._eval_config = eval_config
-        self._example_weighted = example_weighted
+        self._output_names = output_names
 
     def create_accumulator(self) -> _Accumulator:
         return []
@@ -110,47 +106,52 @@ class _Combiner(beam.CombineFn, abc.ABC):
         accumulator: _Accumulator,
         element: metric_types.StandardMetricInputs,
     ) -> _Accumulator:
-        outputs = element.predictions
-        if isinstance(outputs, dict):
-            outputs = outputs.get(self._model_name, outputs)
-        if isinstance(outputs, dict) and self._output_name not in outputs:
-            return accumulator  # The last blessed model may have had another detector.
-        for label, prediction, _ in metric_util.to_label_prediction_example_weight(
-            element,
-            eval_config=self._eval_config,
-            model_name=self._model_name,
-            output_name=self._output_name,
-            example_weighted=self._example_weighted,
-            flatten=False,
-        ):
-            accumulator.append((int(label.item()), tuple(prediction.reshape(-1).tolist())))
+        outputs = self._of_model(element.predictions)
+        label = self._of_model(element.labels)
+        predictions = tuple(_part(outputs, name) for name in self._output_names)
+        accumulator.append(
+            (int(np.asarray(_part(label, self._output_names[0])).item()), predictions)
+        )
         return accumulator
+
+    def _of_model(self, values: Any) -> Any:
+        """Its values: TFMA leaves the name of the model out if there is only one."""
+        return values.get(self._model_name, values) if isinstance(values, dict) else values
 
     def merge_accumulators(self, accumulators: Iterable[_Accumulator]) -> _Accumulator:
         return [pair for accumulator in accumulators for pair in accumulator]
 
     def extract_output(self, accumulator: _Accumulator) -> dict[metric_types.MetricKey, float]:
-        try:
-            labels, predictions = map(np.array, zip(*accumulator, strict=True))
-            measured = self.measure(labels, predictions)
-        except ValueError:  # The slice has images of one kind only, or a score is not finite.
-            measured = dict.fromkeys(self.MEASURES, float("nan"))
+        labels = np.array([label for label, _ in accumulator])
         return {
-            _key(measure, self._model_name, self._output_name): value
-            for measure, value in measured.items()
+            _key(measure, self._model_name, output): value
+            for place, output in enumerate(self._output_names)
+            for measure, value in self._measured(
+                output, labels, [predictions[place] for _, predictions in accumulator]
+            ).items()
         }
 
+    def _measured(
+        self, output: str, labels: np.ndarray, predictions: list[np.ndarray | None]
+    ) -> dict[str, float]:
+        try:
+            found = np.array(predictions, "float64").reshape(len(labels), -1)
+            return self.measure(output, labels, found)
+        except (ValueError, TypeError):
+            # The slice has images of one kind only, a score is not finite, or there is no output.
+            return dict.fromkeys(self.MEASURES, float("nan"))
+
     @abc.abstractmethod
-    def measure(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-        """Computes all `MEASURES` from labels (N,) and predictions (N, ...)."""
+    def measure(self, output: str, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+        """Computes all `MEASURES` of one output from labels (N,) and predictions (N, ...)."""
 
 
 class _RankingCombiner(_Combiner):
     MEASURES = (AUROC, AUROC_LOW, AUROC_HIGH, AUPR, FPR_AT_95_TPR, SPREAD)
 
-    def measure(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-        scores, is_anomaly = predictions[:, 0].astype("float64"), labels.astype(bool)
-        ranked = anomalousness(self._output_name, scores)
+    def measure(self, output: str, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+        scores, is_anomaly = predictions[:, 0], labels.astype(bool)
+        ranked = anomalousness(output, scores)
         low, high = metrics.auroc_interval(ranked, is_anomaly)
         return {
             AUROC: metrics.auroc(ranked, is_anomaly),
@@ -165,7 +166,7 @@ class _RankingCombiner(_Combiner):
 class _ClassCombiner(_Combiner):
     MEASURES = (ACCURACY, ACCURACY_LOW, GUESSED, SPREAD)
 
-    def measure(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    def measure(self, output: str, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
         normal = labels >= 0
         predicted = predictions[normal].argmax(axis=-1)
         accuracy, low = metrics.balanced_accuracy(labels[normal], predicted)
@@ -179,19 +180,19 @@ class _ClassCombiner(_Combiner):
 
 def _computations(
     combiner: type[_Combiner],
-    eval_config: config_pb2.EvalConfig | None,
     model_names: Iterable[str] | None,
     output_names: Iterable[str] | None,
-    example_weighted: bool,
 ) -> metric_types.MetricComputations:
+    outputs = list(output_names or [""])
     return [
         metric_types.MetricComputation(
-            keys=[_key(measure, model, output) for measure in combiner.MEASURES],
+            keys=[
+                _key(measure, model, output) for output in outputs for measure in combiner.MEASURES
+            ],
             preprocessors=None,
-            combiner=combiner(model, output, eval_config, example_weighted),
+            combiner=combiner(model, outputs),
         )
         for model in model_names or [""]
-        for output in output_names or [""]
     ]
 
 
@@ -199,23 +200,27 @@ def _computations(
 def _ranking_computations(
     name: str = "ranking",
     digest: str = "",
-    eval_config: config_pb2.EvalConfig | None = None,
     model_names: Iterable[str] | None = None,
     output_names: Iterable[str] | None = None,
-    example_weighted: bool = False,
 ) -> Any:
-    return _computations(_RankingCombiner, eval_config, model_names, output_names, example_weighted)
+    return _computations(_RankingCombiner, model_names, output_names)
 
 
 def _class_computations(
     name: str = "classes",
     digest: str = "",
-    eval_config: config_pb2.EvalConfig | None = None,
     model_names: Iterable[str] | None = None,
     output_names: Iterable[str] | None = None,
-    example_weighted: bool = False,
 ) -> Any:
-    return _computations(_ClassCombiner, eval_config, model_names, output_names, example_weighted)
+    return _computations(_ClassCombiner, model_names, output_names)
+
+
+def _part(values: Any, output: str) -> np.ndarray | None:
+    """The values of an output, whose name TFMA leaves out if there is only one.
+
+    `None` means that there is no such output: the last blessed model may have had another detector.
+    """
+    return values.get(output) if isinstance(values, dict) else values
 
 
 def _key(measure: str, model: str, output: str) -> metric_types.MetricKey:

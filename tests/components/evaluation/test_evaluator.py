@@ -90,14 +90,7 @@ def test_classes_are_measured_on_normal_images_each_class_counting_the_same():
         )
         for _ in range(count)
     ]
-    config = config_pb2.EvalConfig(
-        model_specs=[
-            config_pb2.ModelSpec(
-                label_keys={"class_probabilities": "label"}, prediction_key="class_probabilities"
-            )
-        ]
-    )
-    (computation,) = _class_computations(output_names=["class_probabilities"], eval_config=config)
+    (computation,) = _class_computations(output_names=["class_probabilities"])
     combiner = computation.combiner
     parts = [combiner.create_accumulator() for _ in range(2)]
     for place, element in enumerate(inputs):
@@ -128,13 +121,15 @@ def test_a_score_that_the_last_blessed_model_did_not_have_is_nan():
         },
         example_weights=None,
     )
-    for model, count in (("candidate", 1), ("baseline", 0)):
+    for model, expected in (("candidate", 0.5), ("baseline", None)):
         (computation,) = _ranking_computations(
-            model_names=[model],
-            output_names=["conformity"],
-            eval_config=config_pb2.EvalConfig(
-                model_specs=[config_pb2.ModelSpec(name=n) for n in ("candidate", "baseline")]
-            ),
+            model_names=[model], output_names=["conformity", "patches"]
         )
         combiner = computation.combiner
-        assert len(combiner.add_input(combiner.create_accumulator(), inputs)) == count
+        ((label, (conformity, _)),) = combiner.add_input(combiner.create_accumulator(), inputs)
+        assert (label, conformity) == (1, expected)
+        # Nothing can be ranked with one image, but all measures of all outputs are there.
+        found = combiner.extract_output([(label, (conformity, None))])
+        assert {key.output_name for key in found} == {"conformity", "patches"}
+        assert set(found) == set(computation.keys)
+        assert np.isnan(list(found.values())).all()
