@@ -107,7 +107,7 @@ def score(
     # What TensorFlow and its libraries say of themselves is not what is asked for here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore")
-    with console.noise_to(os.devnull):
+    with console.noise_to(os.devnull), _without_keras():
         from components.serving import clients
         from components.serving.files import score_files
         from components.serving.rows import FORMATS
@@ -128,6 +128,23 @@ def score(
     with _opened(output) as file:
         FORMATS[format_name or _FORMATS[0]](itertools.chain([first], found), file)
     _tell_left_out(table, progress)
+
+
+@contextlib.contextmanager
+def _without_keras() -> Iterator[None]:
+    """Lets TensorFlow not load Keras, which takes more than a second and is not needed here.
+
+    TensorFlow looks for the legacy Keras instead, which is not installed.
+    """
+    variable = "TF_USE_LEGACY_KERAS"
+    given = os.environ.get(variable)
+    os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[variable]
+        if given is not None:
+            os.environ[variable] = given
 
 
 def _tell_left_out(table, progress):

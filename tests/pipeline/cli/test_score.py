@@ -55,6 +55,26 @@ def test_a_folder_is_scored_by_the_pushed_model(capsad, folder, pushed, toys):
     assert {row["flagged"] for row in rows} == {"True", "False"}
 
 
+def test_scoring_does_not_load_keras_which_takes_more_than_a_second(folder, pushed):
+    code = (
+        "import os, sys\n"
+        "from pipeline import cli\n"
+        "cli.main(sys.argv[1:], standalone_mode=False)\n"
+        "print([name for name in ('tensorflow', 'keras', 'tfx') if name in sys.modules])\n"
+        "print('TF_USE_LEGACY_KERAS' in os.environ)\n"
+        "import keras, tensorflow as tf\n"
+        "print(tf.keras.Model is keras.Model)\n"
+    )
+    arguments = ("score", pushed.serving.parent, folder / "00.png", "--format", "csv")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-3:] == ["['tensorflow']", "False", "True"], done.stderr
+
+
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_a_server_gives_the_same_as_the_pushed_model(
     capsad, folder, pushed, model_server, protocol
