@@ -22,6 +22,7 @@ class EfficientCapsNetDetector(CapsuleDetector):
     name: ClassVar[str] = "efficient_capsnet"
     title: ClassVar[str] = "Efficient-CapsNet with self-attention routing"
     reference: ClassVar[str] = "arXiv 2101.12491"
+    default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.01}
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:
         """Raises a UserError if images of (height, width) are too small."""

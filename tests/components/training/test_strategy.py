@@ -50,7 +50,13 @@ def trainer_arguments(toys, tiny, tmp_path, write_split):
             "custom_config": {
                 "detector": "capsnet",
                 # 120 images: three batches and one of 24.
-                "settings": {"epochs": 4, "batch_size": 32, "learning_rate": 0.01, **tiny},
+                "settings": {
+                    "epochs": 4,
+                    "batch_size": 32,
+                    "learning_rate": 0.01,
+                    "precision": "float32",  # Other parts of a batch are rounded otherwise.
+                    **tiny,
+                },
                 "image_size": [12, 12],
                 "seed": 0,
                 "strategy": "auto",
