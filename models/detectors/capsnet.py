@@ -50,7 +50,7 @@ class CapsNetDetector(CapsuleDetector, BackboneDetector):
     name: ClassVar[str] = "capsnet"
     title: ClassVar[str] = "CapsNet with dynamic routing"
     reference: ClassVar[str] = "arXiv 1907.06312, arXiv 1710.09829"
-    default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.003}
+    default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.005}
 
     backbone: str | None = setting(
         None,

@@ -78,7 +78,7 @@ class CnnSoftmaxDetector(CnnDetector):
     )
     scores: ClassVar[tuple[str, ...]] = ("msp", "max_logit", "energy", "knn")
     calibrated_score: ClassVar[str] = "max_logit"
-    default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.01}
+    default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.02}
 
     neighbours: int = setting(
         10, "Number k. The score knn is minus the distance to the k-th nearest neighbour."

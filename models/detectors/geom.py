@@ -36,7 +36,7 @@ class GeomDetector(NetworkDetector):
     reference: ClassVar[str] = "arXiv 1805.10917"
     scores: ClassVar[tuple[str, ...]] = ("geom",)
     calibrated_score: ClassVar[str] = "geom"
-    default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.02}
+    default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.05}
     least_classes: ClassVar[int] = 1
 
     shifts: bool = setting(

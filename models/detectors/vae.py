@@ -32,6 +32,7 @@ class VaeDetector(NetworkDetector):
     reference: ClassVar[str] = "arXiv 1907.06312, arXiv 1312.6114"
     scores: ClassVar[tuple[str, ...]] = ("re", "elbo")
     calibrated_score: ClassVar[str] = "re"
+    default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.003}
     learns_classes: ClassVar[bool] = False
     least_classes: ClassVar[int] = 1
 
