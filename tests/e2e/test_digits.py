@@ -278,7 +278,7 @@ def test_a_run_killed_in_any_component_is_completed_by_the_same_command(componen
         ),
         "Evaluator": (
             "components/evaluation/metrics.py",
-            "labels, predictions = map(np.array",
+            "labels = np.array([label for label, _ in accumulator])",
         ),
         "Pusher": (
             "components/serving/pusher.py",
@@ -289,7 +289,7 @@ def test_a_run_killed_in_any_component_is_completed_by_the_same_command(componen
     path = tmp_path / file
     code = path.read_text()
     assert code.count(line) == 1
-    indent = " " * (8 if component == "HoldOutExampleGen" else 12)
+    indent = " " * (12 if component == "Pusher" else 8)
     kill = f'if "KILL" in os.environ:\n{indent}    os.kill(os.getpid(), 9)\n{indent}'
     path.write_text("import os\n" + code.replace(line, kill + line))
     killed = workplace.capsad(*QUICK, KILL="1")
