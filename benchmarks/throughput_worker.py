@@ -21,15 +21,15 @@ CLASSES = 9
 RECONSTRUCTION_WEIGHT = 0.0005
 
 
-def _capsad(shape, precision="auto"):
+def _capsad(shape, precision="float32"):
     """Ours."""
     import keras
 
     from models import detectors
     from models.losses import MarginLoss, SumOfSquares
 
-    detector = detectors.get("capsnet", precision=precision)
-    model = detector.network(shape, CLASSES, detector.dtype_policy()).training_model()
+    detector = detectors.get("capsnet")
+    model = detector.network(shape, CLASSES, precision).training_model()
     model.compile(
         keras.optimizers.Adam(),
         loss={"lengths": MarginLoss(), "reconstruction": SumOfSquares()},
@@ -124,7 +124,7 @@ def main(variant: Callable, shape: tuple[int, ...], batch: int) -> None:
 if __name__ == "__main__":
     VARIANTS = {
         "capsad": _capsad,
-        "capsad, float32": functools.partial(_capsad, precision="float32"),
+        "capsad, bfloat16": functools.partial(_capsad, precision="mixed_bfloat16"),
         "plain": _plain,
         "peer": _peer,
     }

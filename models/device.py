@@ -1,10 +1,8 @@
 """The hardware that the models run on."""
 
 import contextlib
-import functools
 from collections.abc import Iterator
 from contextvars import ContextVar
-from pathlib import Path
 
 import keras
 
@@ -19,28 +17,6 @@ def has_accelerator() -> bool:
 
         return torch.cuda.is_available()
     return any(not name.lower().startswith("cpu") for name in keras.distribution.list_devices())
-
-
-def has_fast_bfloat16() -> bool:
-    """Tells whether products of bfloat16 are known to be faster here than those of float32.
-
-    This is so for TensorFlow on x86 processors with instructions for them. Without these, bfloat16
-    is slower. Other hardware was not measured.
-    """
-    if keras.backend.backend() != "tensorflow" or has_accelerator():
-        return False
-    return bool(_processor_flags() & {"avx512_bf16", "amx_bf16"})
-
-
-@functools.cache
-def _processor_flags() -> frozenset[str]:
-    """The instruction sets of the processor, which only Linux lists."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return frozenset(flags.partition(":")[2].split())
 
 
 @contextlib.contextmanager

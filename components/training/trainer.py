@@ -145,7 +145,6 @@ def _write(
                 "history": detector.history,
                 "seconds": detector.seconds,
                 "notes": detector.notes,
-                "trained_in": detector.trained_in,
             }
         ),
     )

@@ -32,9 +32,8 @@ class Detector(abc.ABC):
     A subclass declares its settings as fields, names its raw scores and implements `train`. After
     `fit`, the attribute `history` is a dict of lists with one value for each epoch, and `notes`
     has sentences on the training that the user must know. The attribute `seconds` is the duration
-    of training, including the time before a kill, and `trained_in` the precision of its largest
-    products. In `train`, `places` has the number, in the images given to `fit`, of each image given
-    to `train`.
+    of training, including the time before a kill. In `train`, `places`
+    has the number, in the images given to `fit`, of each image given to `train`.
     """
 
     name: ClassVar[str]
@@ -68,7 +67,6 @@ class Detector(abc.ABC):
         self.history: dict[str, list[float]] = {}
         self.notes: list[str] = []
         self.seconds = 0.0
-        self.trained_in = "float32"
         self.places = np.zeros(0, int)
 
     @property

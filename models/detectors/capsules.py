@@ -50,11 +50,11 @@ class CapsuleDetector(NetworkDetector):
     least_classes: ClassVar[int] = 1
 
     precision: str = setting(
-        "auto",
-        "Precision of the convolutions in training: float32, bfloat16, or auto (bfloat16 on "
-        "processors with instructions for it, else float32). Weights, routing, losses and scores "
-        "are always float32.",
-        choices=("auto", "float32", "bfloat16"),
+        "float32",
+        "Precision of the convolutions in training: float32, or bfloat16, which is faster on "
+        "processors with instructions for it and on accelerators. Weights, routing, losses and "
+        "scores are always float32.",
+        choices=("float32", "bfloat16"),
     )
     reconstruction_weight: float = setting(
         0.0005,
@@ -81,14 +81,6 @@ class CapsuleDetector(NetworkDetector):
             num_classes: number of class capsules.
             precision: dtype policy of the convolutions: `float32` or `mixed_bfloat16`.
         """
-
-    def dtype_policy(self) -> str:
-        """The dtype policy of the convolutions in training."""
-        from models.device import has_fast_bfloat16
-
-        if self.precision == "bfloat16" or (self.precision == "auto" and has_fast_bfloat16()):
-            return "mixed_bfloat16"
-        return "float32"
 
     def copies(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Adds turned images, labelled by their turns, if there is only one class."""
@@ -120,7 +112,6 @@ class CapsuleDetector(NetworkDetector):
             calmer = self._calmer()
         scorer = calmer.train_once(images, labels, validation, callbacks)
         self.history, self.seconds = calmer.history, calmer.seconds
-        self.trained_in = calmer.trained_in
         self.notes += calmer.notes
         return scorer
 
@@ -158,8 +149,7 @@ class CapsuleDetector(NetworkDetector):
         trained, turns = self.copies(images, labels)
         num_classes = int(turns.max()) + 1
         input_shape = self.seen_shape(images)
-        policy = self.dtype_policy()
-        self.trained_in = policy.removeprefix("mixed_")
+        policy = "mixed_bfloat16" if self.precision == "bfloat16" else "float32"
         network = self.network(input_shape, num_classes, policy)
 
         def to_batch(images, labels):

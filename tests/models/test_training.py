@@ -6,7 +6,7 @@ from models import detectors
 from models.augmentation import Augmentation, centre_crops, random_crops
 from models.errors import UserError
 from models.training import Backup, Batches, CollapseWatch, learning_rates
-from tests.backends import array, tensorflow_only
+from tests.backends import array
 from tests.damage import cut, flip
 
 
@@ -171,10 +171,9 @@ def test_mixed_precision_trains_float32_weights_and_scores_in_float32(toys, tiny
     _, expected = fit(toys, tiny, precision="float32")
     detector, scores = fit(toys, tiny, precision="bfloat16")
     assert detector.history["loss"][-1] < detector.history["loss"][0]
-    assert detector.trained_in == "bfloat16"
     assert (scores != expected).any()
     np.testing.assert_allclose(scores, expected, rtol=0.1)
-    network = detector.network((12, 12, 1), 3, detector.dtype_policy())
+    network = detector.network((12, 12, 1), 3, "mixed_bfloat16")
     assert {variable.dtype for variable in network.variables} == {"float32"}
     outputs = network(np.zeros((2, 12, 12, 1), "float32"))
     dtypes = {keras.backend.standardize_dtype(output.dtype) for output in outputs.values()}
@@ -182,24 +181,6 @@ def test_mixed_precision_trains_float32_weights_and_scores_in_float32(toys, tiny
     assert network.encoder.get_layer("convolution").compute_dtype == "bfloat16"
     assert network.encoder.get_layer("primary_capsules").convolution.compute_dtype == "bfloat16"
     assert network.encoder.get_layer("class_capsules").compute_dtype == "float32"
-
-
-@pytest.mark.parametrize(
-    ("flags", "accelerator", "policy"),
-    [
-        ({"avx2"}, False, "float32"),
-        ({"avx2", "avx512_bf16"}, False, "mixed_bfloat16"),
-        ({"amx_bf16"}, False, "mixed_bfloat16"),
-        ({"avx512_bf16"}, True, "float32"),
-    ],
-)
-@tensorflow_only
-def test_auto_takes_bfloat16_on_processors_that_have_it(flags, accelerator, policy, monkeypatch):
-    monkeypatch.setattr("models.device._processor_flags", lambda: frozenset(flags))
-    monkeypatch.setattr("models.device.has_accelerator", lambda: accelerator)
-    assert detectors.get("capsnet").dtype_policy() == policy
-    assert detectors.get("capsnet", precision="float32").dtype_policy() == "float32"
-    assert detectors.get("capsnet", precision="bfloat16").dtype_policy() == "mixed_bfloat16"
 
 
 class Killed(BaseException):

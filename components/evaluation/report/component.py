@@ -98,7 +98,7 @@ def Report(  # noqa: N802
                 takes_best=run["config"]["training"]["settings"].get("patience") is not None,
             ),
         ],
-        config={**run["config"], "trained_in": training["trained_in"]},
+        config=run["config"],
         versions={
             "Python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _DISTRIBUTIONS},

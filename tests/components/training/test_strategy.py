@@ -54,7 +54,6 @@ def trainer_arguments(toys, tiny, tmp_path, write_split):
                     "epochs": 4,
                     "batch_size": 32,
                     "learning_rate": 0.01,
-                    "precision": "float32",  # Other parts of a batch are rounded otherwise.
                     **tiny,
                 },
                 "image_size": [12, 12],

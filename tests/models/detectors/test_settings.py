@@ -23,7 +23,7 @@ from models.errors import UserError
         ({"decoder_units": (5, 0)}, r"decoder_units must be .*, not \(5, 0\)."),
         ({"crop_size": (5,)}, "crop_size must be two whole numbers of at least 1, or null, not"),
         ({"schedule": "warm"}, "schedule must be auto, linear or one_cycle, not 'warm'."),
-        ({"precision": "float16"}, "precision must be auto, float32 or bfloat16, not 'float16'."),
+        ({"precision": "float16"}, "precision must be float32 or bfloat16, not 'float16'."),
         ({"seed": 2**32}, "seed must be a whole number of at least 0 and at most 4.29497e"),
     ],
 )
