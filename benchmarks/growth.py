@@ -10,7 +10,6 @@ growth.svg there are written from all of it. Only Linux tells the memory of a co
 """
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -22,14 +21,16 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+from rows import Rows
+from whole_run import CAPSAD
 
 from pipeline.machine import describe
 
-CAPSAD = (sys.executable, "-c", "from pipeline.command import main; main()")
 COUNTS = {"small": (1_797, 10_000, 60_000, 240_000), "photographs": (200, 1_000, 5_000)}
 CLASSES = 10
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-ROWS, TABLE, CHART = (RESULTS / f"growth.{suffix}" for suffix in ("jsonl", "md", "svg"))
+ROWS = Rows(RESULTS / "growth.jsonl")
+TABLE, CHART = RESULTS / "growth.md", RESULTS / "growth.svg"
 START = "start"  # imports, reading and planning, before the first component
 
 
@@ -89,15 +90,22 @@ def peak(process: int) -> float:
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
 
 
-def rows() -> list[dict]:
-    """What was measured before."""
-    return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
+def measured(kind: str) -> list[dict]:
+    """The rows of a kind of image, by their number."""
+    found = (row for row in ROWS.read() if row["kind"] == kind)
+    return sorted(found, key=lambda row: row["count"])
+
+
+def shown(rows: list[dict]) -> list[str]:
+    """The components that take half a second or more at the largest number."""
+    last = rows[-1]["components"]
+    return [name for name in last if name != "whole" and last[name][0] >= 0.5]
 
 
 def tables() -> Iterator[str]:
     """Lines of a table for each kind: seconds and peak memory by component and count."""
     for kind in COUNTS:
-        found = sorted((row for row in rows() if row["kind"] == kind), key=lambda row: row["count"])
+        found = measured(kind)
         if not found:
             continue
         title = {"small": "Images of 28x28", "photographs": "Photographs of 1,000x1,000"}[kind]
@@ -106,11 +114,10 @@ def tables() -> Iterator[str]:
         counts = [f"{row['count']:,}" for row in found]
         yield f"| | {' | '.join(counts)} |"
         yield f"|---|{'---:|' * len(found)}"
-        names = [name for name in found[0]["components"] if found[-1]["components"][name][0] >= 0.5]
-        for name in [*(name for name in names if name != "whole"), "whole"]:
+        for name in [*shown(found), "whole"]:
             cells = [row["components"][name] for row in found]
-            shown = " | ".join(f"{seconds:.1f} ({memory:,.0f})" for seconds, memory in cells)
-            yield f"| {name} | {shown} |"
+            line = " | ".join(f"{seconds:.1f} ({memory:,.0f})" for seconds, memory in cells)
+            yield f"| {name} | {line} |"
         yield ""
 
 
@@ -118,11 +125,9 @@ def chart() -> None:
     """Draws seconds and memory of the components over the number of images."""
     figure = Figure(figsize=(9, 6), layout="constrained")
     for line, kind in zip(figure.subplots(2, 2), COUNTS, strict=True):
-        found = sorted((row for row in rows() if row["kind"] == kind), key=lambda row: row["count"])
+        found = measured(kind)
         for index, (axes, unit) in enumerate(zip(line, ("seconds", "peak MiB"), strict=True)):
-            for name in found[0]["components"] if found else ():
-                if found[-1]["components"][name][0] < 0.5 or name == "whole":
-                    continue
+            for name in shown(found) if found else ():
                 counts = [row["count"] for row in found]
                 axes.plot(
                     counts,
@@ -146,8 +151,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=10**9, help="largest number of images")
     arguments = parser.parse_args()
     for count in COUNTS[arguments.kind]:
-        known = {(row["kind"], row["count"]) for row in rows()}
-        if count > arguments.most or (arguments.kind, count) in known:
+        if count > arguments.most or ROWS.has({"kind": arguments.kind, "count": count}):
             continue
         with tempfile.TemporaryDirectory() as folder:
             images = Path(folder, "images")
@@ -155,8 +159,7 @@ def main() -> None:
             load = os.getloadavg()[0]
             found = measure(arguments.kind, images, Path(folder, "output"), arguments.weights)
         row = {"kind": arguments.kind, "count": count, "load": round(load, 1), "components": found}
-        with ROWS.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        ROWS.add(row)
     head = [
         "# Growth",
         "",

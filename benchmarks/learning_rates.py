@@ -12,7 +12,6 @@ benchmarks/results/learning-rates.md is written from all of it.
 """
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -20,6 +19,8 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from rows import Rows
 
 from models import detectors
 from models.errors import UserError
@@ -31,7 +32,7 @@ RATES = (0.0003, 0.001, 0.003, 0.005, 0.01, 0.02, 0.05)
 RATES_OF_DBN = (0.003, 0.01, 0.03, 0.05, 0.1, 0.2, 0.5)  # of contrastive divergence, not of Adam
 NOISE = 1.01
 RESULTS = Path(__file__).parent / "results"
-ROWS, TABLE = RESULTS / "learning-rates.jsonl", RESULTS / "learning-rates.md"
+ROWS, TABLE = Rows(RESULTS / "learning-rates.jsonl"), RESULTS / "learning-rates.md"
 
 
 def jobs(data_set: str, limit: int, epochs: int) -> list[dict]:
@@ -77,15 +78,10 @@ def loss(job: dict, data_dir: str) -> float:
     return -float(detector.raw_scores(scorer, watched.images).mean())
 
 
-def rows() -> list[dict]:
-    """What was trained before."""
-    return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
-
-
 def chosen() -> dict[str, float]:
     """The rate of each detector that was trained with each rate on both data sets."""
     losses: dict[str, dict[float, dict[str, float]]] = {}
-    for row in rows():
+    for row in ROWS.read():
         rates = losses.setdefault(row["detector"], {})
         rates.setdefault(row["learning_rate"], {})[row["data_set"]] = row["loss"]
     means = {
@@ -118,7 +114,7 @@ def table() -> str:
         *(f"| {name} | {rate:g} |" for name, rate in chosen().items()),
         "",
     ]
-    found = rows()
+    found = ROWS.read()
     for data_set, limit, epochs in sorted(
         {(row["data_set"], row["limit_per_class"], row["epochs"]) for row in found}
     ):
@@ -158,13 +154,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1)
     arguments = parser.parse_args()
     for job in jobs(arguments.data_set, arguments.limit_per_class, arguments.epochs):
-        if any(all(row[key] == job[key] for key in job) for row in rows()):
+        if ROWS.has(job):
             continue
         started = time.monotonic()
         row = {**job, "loss": loss(job, arguments.data_dir)}
         row["seconds"] = round(time.monotonic() - started)
-        with ROWS.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        ROWS.add(row)
         TABLE.write_text(table())
     TABLE.write_text(table())
 

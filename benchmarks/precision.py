@@ -9,13 +9,14 @@ written from all of it.
 
 import argparse
 import itertools
-import json
 import os
 import statistics
 import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from rows import Rows
 
 from models import detectors, metrics
 from models.inference import in_batches
@@ -28,7 +29,7 @@ PRECISIONS = ("float32", "bfloat16")
 ANOMALIES = (("mnist", "2"), ("mnist", "9"), ("fashion_mnist", "Sneaker"))
 SEEDS = (0, 1, 2)
 RESULTS = Path(__file__).parent / "results"
-ROWS, TABLE = RESULTS / "precision.jsonl", RESULTS / "precision.md"
+ROWS, TABLE = Rows(RESULTS / "precision.jsonl"), RESULTS / "precision.md"
 
 
 def jobs(epochs: int, limit: int | None) -> list[dict]:
@@ -71,14 +72,9 @@ def measure(job: dict, data_dir: str) -> dict[str, float]:
     }
 
 
-def rows() -> list[dict]:
-    """What was trained before."""
-    return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
-
-
 def table() -> str:
     """The means over the seeds in Markdown."""
-    found = rows()
+    found = ROWS.read()
     lines = [
         "# Precision of training",
         "",
@@ -128,11 +124,10 @@ def main() -> None:
     parser.add_argument("--limit-per-class", type=int, help="images of each class; all without it")
     arguments = parser.parse_args()
     for job in jobs(arguments.epochs, arguments.limit_per_class):
-        if any(all(row[key] == job[key] for key in job) for row in rows()):
+        if ROWS.has(job):
             continue
         row = job | measure(job, getattr(arguments, job["data_set"]))
-        with ROWS.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        ROWS.add(row)
         TABLE.write_text(table())
     TABLE.write_text(table())
 

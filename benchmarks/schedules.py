@@ -11,13 +11,14 @@ and write schedules.md there.
 """
 
 import argparse
-import json
 import os
 import sys
 import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from rows import Rows
 
 from components.data.splits import Split
 from pipeline import configs
@@ -64,11 +65,6 @@ def train(splits: dict[str, Split], epochs: int, settings: dict) -> tuple[dict, 
     return normal, auroc
 
 
-def rows(path: Path) -> list[dict]:
-    """What was trained before."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def main() -> None:
     """Trains what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -83,10 +79,9 @@ def main() -> None:
             for epochs in (1, 2, 4)
             for anomaly in ("2", "9")
         ]
-    path = RESULTS / f"schedules-{arguments.what}.jsonl"
-    done = rows(path)
+    done = Rows(RESULTS / f"schedules-{arguments.what}.jsonl")
     for job in jobs:
-        if any(all(row[key] == job[key] for key in job) for row in done):
+        if done.has(job):
             continue
         config = configs.override(
             configs.get("mnist"), data_dir=arguments.data_dir, anomaly=job["anomaly"]
@@ -94,8 +89,7 @@ def main() -> None:
         splits = plan(config).load_splits()
         normal, auroc = train(splits, job["epochs"], job["settings"])
         row = job | normal | ({"auroc": auroc} if arguments.what == "result" else {})
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        done.add(row)
     (RESULTS / "schedules.md").write_text(tables())
 
 
@@ -119,7 +113,9 @@ def tables() -> str:
         "| seconds |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for row in sorted(rows(RESULTS / "schedules-search.jsonl"), key=lambda row: row["margin_loss"]):
+    for row in sorted(
+        Rows(RESULTS / "schedules-search.jsonl").read(), key=lambda row: row["margin_loss"]
+    ):
         settings = row["settings"]
         lines.append(
             f"| {settings['schedule']} | {settings['learning_rate']} "
@@ -139,7 +135,7 @@ def tables() -> str:
         "| anomaly | epochs | auROC PP | auROC RE | accuracy (`eval`) | seconds |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    for row in rows(RESULTS / "schedules-result.jsonl"):
+    for row in Rows(RESULTS / "schedules-result.jsonl").read():
         lines.append(
             f"| {row['anomaly']} | {row['epochs']} | {row['auroc']['pp']:.4f} "
             f"| {row['auroc']['re']:.4f} | {row['accuracy']:.4f} | {row['seconds']} |"

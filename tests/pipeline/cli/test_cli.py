@@ -48,7 +48,8 @@ def images(folder, counts, size=(8, 8)):
         ),
         (
             ["run", "digits", "--anomaly", "0,1,2,3,4,5,6,7,8", "--detector", "cnn_softmax"],
-            "leaves only the normal class '9'.* needs at least 2.* capsnet, .*vae, dbn",
+            "leaves only the normal class '9'.* needs at least 2.* "
+            "capsnet, efficient_capsnet, vae, dbn",
         ),
         (
             ["run", "digits", "--limit-per-class", "1"],
