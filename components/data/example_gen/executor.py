@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
+import tensorflow as tf
 from google.protobuf import json_format, struct_pb2
-from tfx.components.example_gen.base_example_gen_executor import BaseExampleGenExecutor
+from tfx.components.util import examples_utils
+from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.dsl.io import fileio
 from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
+from tfx.types.standard_artifacts import Examples
 
 from components.data import sources
 from components.data.examples import UNREADABLE_FILE, make_example
@@ -27,6 +30,8 @@ from models.errors import UserError
 # Images read by one worker at a time: the unit of parallelism and of memory.
 SHARD_SIZE = 512
 _UNREADABLE = "unreadable"
+RECORDS = "data_tfrecord"  # as TFX calls them
+FILE_FORMAT = "tfrecords_gzip"
 
 
 class Shard(NamedTuple):
@@ -79,7 +84,7 @@ class ReadShard(beam.DoFn):
         return np.asarray(resized)[..., 0] > 127
 
 
-class Executor(BaseExampleGenExecutor):
+class Executor(BaseBeamExecutor):
     """Writes the four splits of the hold-out protocol.
 
     The custom config holds `source`, `data_dir` and `source_options`, as for `sources.get`, but
@@ -91,17 +96,41 @@ class Executor(BaseExampleGenExecutor):
     those that the plan has found. The `digest` of the code is only for the cache.
     """
 
-    def GetInputSourceToExamplePTransform(self) -> beam.PTransform:  # noqa: N802
-        """Not used: `GenerateExamplesByBeam` makes all splits in one pass."""
-        raise NotImplementedError
+    def Do(
+        self,
+        input_dict: dict[str, list[Any]],
+        output_dict: dict[str, list[Any]],
+        exec_properties: dict[str, Any],
+    ) -> None:  # noqa: N802
+        """Writes the splits, each worker what it reads.
 
-    def GenerateExamplesByBeam(  # noqa: N802
-        self, pipeline: beam.Pipeline, exec_properties: dict[str, Any]
-    ) -> dict[str, beam.pvalue.PCollection]:
-        """Split -> Examples."""
+        TFX's own `Do` shuffles the Examples before it writes them, for which Beam's runner in
+        this process holds them all in memory. `examples.load_split` sorts them anyway.
+
+        Raises:
+            UserError: if more images than `max_unreadable` could not be decoded.
+        """
         config = _config(exec_properties)
+        examples = artifact_utils.get_single_instance(output_dict["examples"])
+        examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
+        with local_copy(config["data_dir"]) as data_dir, self._make_beam_pipeline() as pipeline:
+            self._write(pipeline, config, data_dir, examples)
+        examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
+        examples_utils.set_file_format(examples, FILE_FORMAT)
+        with fileio.open(os.path.join(examples.uri, UNREADABLE_FILE)) as file:
+            unreadable = json.load(file)
+        check_unreadable(unreadable, int(config["max_unreadable"]), int(config["unreadable"]))
+        if unreadable:
+            logging.warning(
+                "Skipped %d images that cannot be decoded: %s", len(unreadable), unreadable
+            )
+
+    def _write(
+        self, pipeline: beam.Pipeline, config: dict[str, Any], data_dir: str, examples: Examples
+    ) -> None:
+        """Adds to the pipeline what reads the source and writes the splits."""
         options = _whole_numbers(config["source_options"])
-        source = sources.get(config["source"], self._data_dir, **options)
+        source = sources.get(config["source"], data_dir, **options)
         held_out = _held_out(config, source)
         classes = Classes(held_out.index.class_names, tuple(map(int, config["anomaly"])))
         height, width = map(int, config["image_size"])
@@ -124,32 +153,13 @@ class Executor(BaseExampleGenExecutor):
         _ = (
             outputs[_UNREADABLE]
             | "ListUnreadable" >> beam.combiners.ToList()
-            | "WriteUnreadable" >> beam.Map(_write_json, self._unreadable_file)
+            | "WriteUnreadable"
+            >> beam.Map(_write_json, os.path.join(examples.uri, UNREADABLE_FILE))
         )
-        return {split: outputs[split] for split in SPLITS}
-
-    def Do(
-        self,
-        input_dict: dict[str, list[Any]],
-        output_dict: dict[str, list[Any]],
-        exec_properties: dict[str, Any],
-    ) -> None:  # noqa: N802
-        """Writes the splits.
-
-        Raises:
-            UserError: if more images than `max_unreadable` could not be decoded.
-        """
-        examples = artifact_utils.get_single_instance(output_dict["examples"])
-        self._unreadable_file = os.path.join(examples.uri, UNREADABLE_FILE)
-        with local_copy(_config(exec_properties)["data_dir"]) as self._data_dir:
-            super().Do(input_dict, output_dict, exec_properties)
-        with fileio.open(self._unreadable_file) as file:
-            unreadable = json.load(file)
-        config = _config(exec_properties)
-        check_unreadable(unreadable, int(config["max_unreadable"]), int(config["unreadable"]))
-        if unreadable:
-            logging.warning(
-                "Skipped %d images that cannot be decoded: %s", len(unreadable), unreadable
+        for split in SPLITS:
+            file = os.path.join(artifact_utils.get_split_uri([examples], split), RECORDS)
+            _ = outputs[split] | f"Write {split}" >> beam.io.WriteToTFRecord(
+                file, beam.coders.ProtoCoder(tf.train.Example), file_name_suffix=".gz"
             )
 
 
