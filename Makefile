@@ -9,7 +9,7 @@ TORCH := .venv-torch
 # The tests of a file share what they prepare.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help setup demo test test-fast test-torch reliability lint lock audit clean
+.PHONY: help setup demo test test-fast test-torch reliability tables lint lock audit clean
 
 help:  ## Show this help.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test-fast: $(STAMP) lint  ## The tests that take minutes at most.
 reliability: $(STAMP)  ## Break many things on purpose; writes docs/results/reliability.md.
 	@$(RUN) pytest tests/reliability -m "reliability or not reliability" \
 		--reliability-table docs/results/reliability.md
+
+tables: $(STAMP)  ## Tables, figures and model cards anew from docs/results/study/results.csv.
+	$(BIN)/capsad tables docs/results/study --cards docs/models
 
 test-torch: $(TORCH)/.ready  ## The tests of layers and detectors on PyTorch, in .venv-torch.
 	@KERAS_BACKEND=torch $(TORCH)/bin/python -m pytest tests/models

@@ -21,6 +21,8 @@ def versions() -> str:
 
 def describe() -> str:
     """Returns one line with the processor, the number of cores and the versions."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "CPU")
+    cpuinfo = Path("/proc/cpuinfo")  # Linux alone has it.
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = (line.split(":")[1].strip() for line in lines if "model name" in line)
+    model = next(names, platform.processor() or platform.machine())
     return f"{model}, {os.cpu_count()} cores; {versions()}"

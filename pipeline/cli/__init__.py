@@ -15,6 +15,7 @@ from pipeline.cli import (
     run,
     score,
     study,
+    tables,
 )
 
 
@@ -35,6 +36,6 @@ def main() -> None:
 
 for _command in (
     *(inspect.inspect, run.run, score.score, report.report, study.study),
-    *(datasets.datasets, detectors.detectors, doctor.doctor, kubeflow.kubeflow),
+    *(tables.tables, datasets.datasets, detectors.detectors, doctor.doctor, kubeflow.kubeflow),
 ):
     main.add_command(_command)

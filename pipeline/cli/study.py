@@ -63,9 +63,6 @@ _KNOBS = ("epochs", "batch_size", "limit_per_class", "image_size", "data_dir", "
     help="Folder for results, which studies may share.",
 )
 @click.option("--keep-training", is_flag=True, help="Keep the state of each training.")
-@click.option(
-    "--figures", "draw", is_flag=True, help="Draw figures and tables of all results in --output."
-)
 def study(
     name: str,
     detectors: tuple[str, ...],
@@ -74,21 +71,21 @@ def study(
     protocol: str,
     output: str,
     keep_training: bool,
-    draw: bool,
     **overrides: Any,
 ) -> None:
     """Compare detectors on the data set NAME: auROC by anomaly and seed, with intervals.
 
-    Finished trainings are never run again. After a kill, the same command continues. Other
-    detectors, anomalies or seeds are added to the results in DIR/results.csv, which has a row for
-    each training and score. TFX is not needed. KERAS_BACKEND chooses the backend.
+    The results are in DIR/results.csv, which has a row for each training and score. A training is
+    run again only if the code of its detector has changed. After a kill, the same command
+    continues. Other detectors, anomalies or seeds are added. TFX is not needed. KERAS_BACKEND
+    chooses the backend. `capsad tables DIR` makes tables and figures.
 
         capsad study mnist --detector capsnet --detector vae --anomaly 9 --anomaly 0,3,5 --epochs 2
     """
     # Set before Keras loads, because its backends print messages.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore")
-    from pipeline.study import cells, figures, results
+    from pipeline.study import cells
 
     folder = Path(output).absolute()
     config = configs.configure(name, **overrides)
@@ -96,9 +93,6 @@ def study(
     folder.mkdir(parents=True, exist_ok=True)
     problems = _run(made, folder, keep_training)
     _show(made, folder)
-    if draw:
-        written = figures.write(results.read(folder), folder)
-        click.echo(f"\n  tables and figures: {written}")
     click.echo(f"  results: {folder / 'results.csv'}")
     if problems:
         raise UserError(" ".join(problems) + " The same command runs what is missing.")

@@ -5,11 +5,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from models.errors import UserError
 from pipeline.configs import PipelineConfig, override
+from pipeline.digest import own_digest
 from pipeline.plan import Plan, find_source, plan
 
 HOLD_OUT = "hold-out"
@@ -38,11 +40,12 @@ class Cell:
 
     @cached_property
     def name(self) -> str:
-        """Name of the cell's folder, which is different for all that results depend on."""
+        """Name of the cell, which is different for all that results depend on but the code."""
         data, detector = self.config.data, self.plan.detector
         parts = {
             "source": data.source_name,
             "source_options": dict(data.source_options),
+            "data": self.plan.held_out.index.fingerprint,
             "anomaly": self.plan.classes.anomaly,
             "image_size": self.plan.image_size,
             "hold_out": self.plan.hold_out,
@@ -54,6 +57,26 @@ class Cell:
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
         anomaly = "+".join(map(str, self.plan.classes.anomaly))
         return f"{data.source_name}-{anomaly}-{detector.name}-{self.config.seed}-{digest}"
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Settings of the detector that are not its defaults."""
+        detector = self.plan.detector
+        return {
+            field.name: getattr(detector, field.name)
+            for field in detector.settings()
+            if getattr(detector, field.name) != field.default
+        }
+
+    @cached_property
+    def code(self) -> str:
+        """Digest of the code that makes the result: of the detector, the source and the metrics."""
+        return own_digest(
+            type(self.plan.detector).__module__,
+            type(self.plan.source).__module__,
+            "components.data.protocol",
+            "models.metrics",
+        )
 
     @cached_property
     def passes(self) -> int:

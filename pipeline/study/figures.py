@@ -1,18 +1,16 @@
-"""Makes the tables and figures of studies from their stored results."""
+"""Makes the tables and figures of studies from their `results.csv`."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from components.evaluation.report import figures
-from models import detectors, metrics
+from models import detectors
 from models.files import write_whole
-from models.score_names import ANOMALY_SCORE, anomalousness
-
-Result = dict[str, Any]
+from models.score_names import ANOMALY_SCORE
+from pipeline.study.results import FALSE_RATES, Result
 
 _COSTS = {
     "accuracy": "accuracy on normal classes",
@@ -26,11 +24,12 @@ _COSTS = {
 def write(results: Sequence[Result], output: Path) -> Path:
     """Writes `results.md` and `figures/*.png` for all results.
 
-    There is one section for each data set, protocol and budget.
+    There is one section for each data set, protocol and budget. Reconstructions are drawn of the
+    cells whose arrays are there.
 
     Args:
         results: finished cells, as `results.read` gives them.
-        output: folder of the studies, which holds the cells.
+        output: folder of the studies.
 
     Returns:
         Path of `results.md`.
@@ -38,18 +37,16 @@ def write(results: Sequence[Result], output: Path) -> Path:
     folder = output / "figures"
     folder.mkdir(exist_ok=True)
     lines = ["# Results of the study", ""]
-    lines += sorted({result["versions"] for result in results})
-    for (data_set, protocol, epochs, limit), group in _grouped(
+    lines += sorted({f"{result['machine']}." for result in results})
+    for (data_set, protocol, epochs, limit), group in grouped(
         results, "data_set", "protocol", "epochs", "limit_per_class"
     ).items():
         name = f"{data_set}-{protocol}-{epochs}-epochs"
-        budget = f"{epochs} epoch{'s' * (epochs > 1)}"
         if limit:
             name += f"-{limit}-a-class"
-            budget += f" of at most {limit:,} images a class"
         lines += [
             "",
-            f"## {data_set}, {protocol}, {budget}",
+            f"## {data_set}, {protocol}, {budget(epochs, limit)}",
             "",
             *_table(group),
             "",
@@ -57,14 +54,22 @@ def write(results: Sequence[Result], output: Path) -> Path:
         ]
         _save(folder / f"auroc-{name}.png", _bars(group))
         lines += ["", f"![auROC by anomaly and method](figures/auroc-{name}.png)"]
-        for anomaly, drawn in _grouped(_capsnets(group), "anomaly").items():
+        for anomaly, drawn in grouped(_capsnets(group), "anomaly").items():
             first = min(drawn, key=lambda result: result["seed"])
             ending = f"{name}-{_safe(anomaly[0])}.png"
-            _save(folder / f"roc-{ending}", _roc(first, output))
-            _save(folder / f"reconstructions-{ending}", _reconstructions(first, output))
+            _save(folder / f"roc-{ending}", _roc(first))
+            arrays = output / "cells" / f"{first['cell']}.npz"
+            if arrays.exists():
+                _save(folder / f"reconstructions-{ending}", _reconstructions(arrays))
     path = output / "results.md"
     write_whole(path, "\n".join(lines) + "\n")
     return path
+
+
+def budget(epochs: int, limit: int | None) -> str:
+    """Says in words how long a detector was trained."""
+    words = f"{epochs} epoch{'s' * (epochs > 1)}"
+    return f"{words} of at most {limit:,} images a class" if limit else words
 
 
 def columns(results: Iterable[Result]) -> list[tuple[str, str]]:
@@ -112,7 +117,7 @@ def _table(group: Sequence[Result]) -> list[str]:
         "|---|" + "---:|" * len(methods),
     ]
     rows = []
-    for (anomaly,), results in _grouped(group, "anomaly").items():
+    for (anomaly,), results in grouped(group, "anomaly").items():
         measured = [measure(results, *method) for method in methods]
         areas = [area for area, _, _ in measured]
         rows.append(areas)
@@ -137,7 +142,7 @@ def _table(group: Sequence[Result]) -> list[str]:
 def _costs(group: Sequence[Result]) -> list[str]:
     """Makes a Markdown table with a row for each detector: the means of `_COSTS` of its cells."""
     lines = [f"| detector | {' | '.join(_COSTS.values())} |", "|---|" + "---:|" * len(_COSTS)]
-    for (detector,), results in _grouped(group, "detector").items():
+    for (detector,), results in grouped(group, "detector").items():
         means = [np.mean([result[key] for result in results]) for key in _COSTS]
         accuracy, *others = means
         cells = [f"{accuracy:.3f}", *(f"{mean:,.0f}" for mean in others)]
@@ -150,7 +155,7 @@ def _bold(value: float, values: Sequence[float] | np.ndarray) -> str:
 
 
 def _bars(group: Sequence[Result]) -> Figure:
-    anomalies = _grouped(group, "anomaly")
+    anomalies = grouped(group, "anomaly")
     return figures.bar_figure(
         [anomaly for (anomaly,) in anomalies],
         {
@@ -160,21 +165,20 @@ def _bars(group: Sequence[Result]) -> Figure:
     )
 
 
-def _roc(result: Result, output: Path) -> Figure:
-    with np.load(output / "cells" / result["cell"] / "scores.npz") as kept:
-        curves = {
-            score: metrics.roc_curve(anomalousness(score, kept[score]), kept["is_anomaly"])
-            for score in result["scores"]
-            if score != ANOMALY_SCORE
-        }
-    return figures.roc_figure(curves, {score: result["scores"][score]["auroc"] for score in curves})
+def _roc(result: Result) -> Figure:
+    rates = np.array(FALSE_RATES)
+    raw = {name: score for name, score in result["scores"].items() if name != ANOMALY_SCORE}
+    return figures.roc_figure(
+        {name: (rates, np.array(score["roc"])) for name, score in raw.items()},
+        {name: score["auroc"] for name, score in raw.items()},
+    )
 
 
-def _reconstructions(result: Result, output: Path) -> Figure:
-    with np.load(output / "cells" / result["cell"] / "examples.npz") as kept:
+def _reconstructions(arrays: Path) -> Figure:
+    with np.load(arrays) as kept:
         captions = [
             f"{text}\n{'anomaly' if is_anomaly else 'normal'}"
-            for text, is_anomaly in zip(kept["texts"], kept["is_anomaly"], strict=True)
+            for text, is_anomaly in zip(kept["texts"], kept["shown_is_anomaly"], strict=True)
         ]
         return figures.stacked_figure([kept["images"], kept["reconstructions"]], captions)
 
@@ -183,7 +187,7 @@ def _capsnets(results: Iterable[Result]) -> list[Result]:
     return [result for result in results if result["detector"] == "capsnet"]
 
 
-def _grouped(results: Iterable[Result], *keys: str) -> dict[tuple, list[Result]]:
+def grouped(results: Iterable[Result], *keys: str) -> dict[tuple, list[Result]]:
     """Groups results by the values of `keys`. Single classes come before sets of classes."""
     groups: dict[tuple, list[Result]] = {}
     for result in results:

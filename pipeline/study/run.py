@@ -1,12 +1,12 @@
 """Runs the cells of a study with the library alone, without TFX, on any Keras backend.
 
-The folder of a cell in `<output>/cells` holds `result.json` and `scores.npz`, and appears only when
-it is complete. A training that was killed continues after its last complete epoch.
+A finished cell has its rows in `<output>/results.csv`, and its scores and some images with their
+reconstructions in `<output>/cells/<name>.npz`. It is run again only if the code of its detector has
+changed. A training that was killed continues after its last complete epoch.
 """
 
 import dataclasses
 import fcntl
-import json
 import logging
 import shutil
 import time
@@ -22,11 +22,11 @@ from components.data.splits import Split
 from components.evaluation.report.tables import first_of_each
 from models import metrics
 from models.errors import UserError
-from models.files import whole_folder
+from models.files import whole_file
 from models.score_names import ANOMALY_SCORE, anomalousness
 from pipeline import machine
+from pipeline.study import results
 from pipeline.study.cells import Cell, backend_name
-from pipeline.study.results import write_table
 
 if TYPE_CHECKING:  # Keras is loaded only when a cell is run.
     import keras
@@ -41,15 +41,15 @@ def run(
     progress: Callable[[Cell, int, float], None],
     keep_training: bool = False,
 ) -> list[str]:
-    """Runs the cells that are not finished, and keeps `results.csv` up to date.
+    """Runs the cells that are not finished.
 
     Args:
         cells: cells that are run.
         output: folder of all studies that share results.
         progress: function of the cell in training, the number of finished cells, and the part of
             the training that is done, in [0, 1].
-        keep_training: whether to keep the state of training of each cell. If the results of a cell
-            are deleted, it is then scored again without training.
+        keep_training: whether to keep the state of training of each cell. If the rows of a cell are
+            deleted, it is then scored again without training.
 
     Returns:
         A sentence for each cell that failed, or that another study is running.
@@ -57,10 +57,9 @@ def run(
     problems = []
     for done, cell in enumerate(cells):
         progress(cell, done, 0.0)
-        folder = output / "cells" / cell.name
-        if (folder / "result.json").exists():
+        if _is_done(cell, output):
             continue
-        training = output / "training" / cell.name
+        training = output / "training" / f"{cell.name}-{cell.code}"
         training.mkdir(parents=True, exist_ok=True)
         with (training / ".lock").open("w") as lock:
             try:
@@ -68,8 +67,10 @@ def run(
             except OSError:
                 problems.append(f"{cell.name} is being run by another study.")
                 continue
+            if _is_done(cell, output):  # Another study has just run it.
+                continue
             try:
-                _run_cell(cell, folder, training, partial(progress, cell, done))
+                result, arrays = _run_cell(cell, training, partial(progress, cell, done))
             except UserError as error:
                 problems.append(f"{cell.name} failed: {error}")
                 continue
@@ -78,13 +79,24 @@ def run(
                 reason = str(error).strip().partition("\n")[0]
                 problems.append(f"{cell.name} failed: {type(error).__name__}: {reason}.")
                 continue
+            (output / "cells").mkdir(exist_ok=True)
+            with whole_file(output / "cells" / f"{cell.name}.npz", "wb") as file:
+                np.savez_compressed(file, **arrays)
+            results.add(output, result)
             if not keep_training:
                 shutil.rmtree(training)
-        write_table(output)
     return problems
 
 
-def _run_cell(cell: Cell, folder: Path, training: Path, progress: Callable[[float], None]) -> None:
+def _is_done(cell: Cell, output: Path) -> bool:
+    done = {(result["cell"], result["code"]) for result in results.read(output)}
+    return (cell.name, cell.code) in done
+
+
+def _run_cell(
+    cell: Cell, training: Path, progress: Callable[[float], None]
+) -> tuple[results.Result, dict[str, Any]]:
+    """Trains and tests; returns the result and the arrays of the cell."""
     detector = cell.plan.detector
     splits = cell.plan.load_splits()
     train, validation, test = (splits[name] for name in ("train", "eval", "test"))
@@ -102,36 +114,41 @@ def _run_cell(cell: Cell, folder: Path, training: Path, progress: Callable[[floa
     scoring = time.monotonic() - started
 
     scores = _measures([*detector.scores, ANOMALY_SCORE], outputs, test)
+    normal = test.labels != ANOMALY_LABEL
     result = {
         "data_set": cell.config.data.source_name,
         "protocol": cell.protocol,
         "anomaly": cell.anomaly,
-        "normal": ",".join(cell.plan.classes.normal_names),
         "detector": detector.name,
         "seed": cell.config.seed,
         "epochs": detector.epochs,
         "limit_per_class": cell.config.data.limit_per_class,
+        "settings": cell.settings,
         "images": len(train.images),
         "tested": len(test.images),
-        "accuracy": _accuracy(outputs, test),
+        "accuracy": round(_accuracy(outputs, test), 6),
+        **{
+            f"false_alarms_at_{alpha}": round(
+                float((outputs[ANOMALY_SCORE][normal] > 1 - alpha).mean()), 6
+            )
+            for alpha in (0.05, 0.01)
+        },
         "seconds": round(detector.seconds, 2),
         "train_images_per_s": round(detector.epochs * len(train.images) / detector.seconds, 1),
         "score_images_per_s": round(len(test.images) / scoring, 1),
         "backend": backend_name(),
-        "versions": machine.versions(),
-        "history": detector.history,
+        "cell": cell.name,
+        "code": cell.code,
+        "machine": machine.describe(),
         "scores": scores,
     }
-    with whole_folder(folder) as incoming:
-        np.savez_compressed(
-            incoming / "scores.npz",
-            is_anomaly=test.labels == ANOMALY_LABEL,
-            ids=test.ids,
-            **{name: outputs[name] for name in scores},
-        )
-        if "reconstruction" in outputs:
-            np.savez_compressed(incoming / "examples.npz", **_examples(outputs, test))
-        (incoming / "result.json").write_text(json.dumps(result, indent=1))
+    arrays = {
+        "is_anomaly": test.labels == ANOMALY_LABEL,
+        "ids": test.ids,
+        **{name: outputs[name] for name in scores},
+        **(_examples(outputs, test) if "reconstruction" in outputs else {}),
+    }
+    return result, arrays
 
 
 def _report_epochs(progress: Callable[[float], None], epochs: int) -> "keras.callbacks.Callback":
@@ -151,18 +168,23 @@ def _report_epochs(progress: Callable[[float], None], epochs: int) -> "keras.cal
 
 def _measures(
     names: Sequence[str], outputs: Mapping[str, np.ndarray], test: Split
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     is_anomaly = test.labels == ANOMALY_LABEL
     measured = {}
     for name in names:
         ranked = anomalousness(name, outputs[name])
         low, high = metrics.auroc_interval(ranked, is_anomaly)
-        measured[name] = {
+        numbers = {
             "auroc": metrics.auroc(ranked, is_anomaly),
             "auroc_low": low,
             "auroc_high": high,
             "aupr": metrics.aupr(ranked, is_anomaly),
             "fpr_at_95_tpr": metrics.fpr_at_tpr(ranked, is_anomaly),
+        }
+        curve = np.interp(results.FALSE_RATES, *metrics.roc_curve(ranked, is_anomaly))
+        measured[name] = {
+            **{key: round(float(value), 6) for key, value in numbers.items()},
+            "roc": [round(float(rate), 3) for rate in curve],
         }
     return measured
 
@@ -183,5 +205,5 @@ def _examples(outputs: Mapping[str, np.ndarray], test: Split) -> dict[str, Any]:
         "images": test.images[chosen],
         "reconstructions": outputs["reconstruction"][chosen],
         "texts": test.texts[chosen],
-        "is_anomaly": is_anomaly[chosen],
+        "shown_is_anomaly": is_anomaly[chosen],
     }

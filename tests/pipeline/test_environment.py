@@ -171,20 +171,59 @@ _READERS = {"example_gen", "training", "report", "batch"}
 )
 def test_the_digest_of_a_component_sees_all_that_it_imports(changed, components, tmp_path):
     copy_of_the_project(tmp_path)
-
-    def digests():
-        lines = subprocess.run(
-            [sys.executable, "-c", _DIGESTS],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.splitlines()
-        return dict(line.split() for line in lines)
-
-    before = digests()
+    before = digests(_DIGESTS, tmp_path)
     with (tmp_path / changed).open("a") as file:
         file.write("\n# another line\n")
-    after = digests()
+    after = digests(_DIGESTS, tmp_path)
     assert {name for name in before if before[name] != after[name]} == components
+
+
+_OWN_DIGESTS = """
+from pipeline.digest import own_digest
+for name in ("capsnet", "vae", "geom"):
+    print(name, own_digest(f"models.detectors.{name}"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("changed", "line", "detectors"),
+    [
+        ("models/layers/squash.py", "EPSILON = 1\n", {"capsnet", "vae"}),
+        ("models/layers/primary_capsules.py", "KERNEL = 1\n", {"capsnet"}),
+        ("models/vae.py", "LATENT = 1\n", {"vae"}),
+        ("models/detectors/geom.py", "TURNS = 1\n", {"geom"}),
+        ("models/detectors/network.py", "RATE = 1\n", {"capsnet", "vae", "geom"}),
+        ("models/detectors/network.py", "# a comment\n", set()),
+        ("models/detectors/__init__.py", "OTHERS = 1\n", set()),
+        ("models/layers/__init__.py", "from models.layers.squash import squash as other\n", set()),
+    ],
+)
+def test_the_own_digest_sees_what_a_detector_uses_and_no_more(changed, line, detectors, tmp_path):
+    copy_of_the_project(tmp_path)
+    before = digests(_OWN_DIGESTS, tmp_path)
+    with (tmp_path / changed).open("a") as file:
+        file.write(line)
+    after = digests(_OWN_DIGESTS, tmp_path)
+    assert {name for name in before if before[name] != after[name]} == detectors
+
+
+def test_the_own_digest_does_not_see_docstrings(tmp_path):
+    copy_of_the_project(tmp_path)
+    before = digests(_OWN_DIGESTS, tmp_path)
+    file = tmp_path / "models" / "vae.py"
+    text = file.read_text()
+    assert '"""Returns' in text
+    file.write_text(text.replace('"""Returns', '"""Gives'))
+    assert digests(_OWN_DIGESTS, tmp_path) == before
+
+
+def digests(script, folder):
+    lines = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    return dict(line.split() for line in lines)

@@ -126,7 +126,11 @@ class Executor(BaseBeamExecutor):
             )
 
     def _write(
-        self, pipeline: beam.Pipeline, config: dict[str, Any], data_dir: str, examples: Examples
+        self,
+        pipeline: beam.Pipeline,
+        config: dict[str, Any],
+        data_dir: str | None,
+        examples: Examples,
     ) -> None:
         """Adds to the pipeline what reads the source and writes the splits."""
         options = _whole_numbers(config["source_options"])

@@ -1,17 +1,17 @@
-import csv
 import fcntl
-import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from sklearn.metrics import auc
 
 from models import metrics
 from models.errors import UserError
 from pipeline import cli, configs
-from pipeline.study import figures, results
+from pipeline.study import cards, figures, results
 from pipeline.study import run as study_run
-from pipeline.study.cells import HOLD_OUT, OPEN_SET, make_cells
+from pipeline.study.cells import HOLD_OUT, OPEN_SET, Cell, make_cells
 from pipeline.study.run import run
 
 QUICK = ("study", "digits", "--detector", "cnn_softmax", "--epochs", "1", "--limit-per-class", "40")
@@ -27,32 +27,46 @@ def in_a_folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def cells_of(folder):
-    return sorted(path.parent for path in folder.glob("runs/study/cells/*/result.json"))
+def studied(folder):
+    return results.read(folder / "runs" / "study")
 
 
 def test_finished_cells_are_never_repeated_and_studies_share_them(in_a_folder):
-    first = capsad(*QUICK, "--anomaly", "9", "--figures")
+    first = capsad(*QUICK, "--anomaly", "9")
     assert first.exit_code == 0, first.output
-    (cell,) = cells_of(in_a_folder)
-    written = (cell / "result.json").stat().st_mtime_ns
+    (before,) = studied(in_a_folder)
     second = capsad(*QUICK, "--anomaly", "9", "--anomaly", "0,3", "--detector", "dbn")
     assert second.exit_code == 0, second.output
-    assert len(cells_of(in_a_folder)) == 4
-    assert (cell / "result.json").stat().st_mtime_ns == written
     assert not list(in_a_folder.glob("runs/study/training/*/*"))
 
-    with (in_a_folder / "runs/study/results.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert {(r["anomaly"], r["detector"]) for r in rows} == {
+    found = studied(in_a_folder)
+    assert before in found  # with the seconds of the first training
+    assert {(r["anomaly"], r["detector"]) for r in found} == {
         (anomaly, name) for anomaly in ("9", "0,3") for name in ("cnn_softmax", "dbn")
     }
-    result = json.loads((cell / "result.json").read_text())
-    with np.load(cell / "scores.npz") as kept:
+    assert len(found) == 4
+    with np.load(in_a_folder / "runs/study/cells" / f"{before['cell']}.npz") as kept:
         auroc = metrics.auroc(-kept["msp"], kept["is_anomaly"])
-    (row,) = (r for r in rows if r["cell"] == cell.name and r["score"] == "msp")
-    assert float(row["auroc"]) == result["scores"]["msp"]["auroc"] == auroc
-    assert float(row["auroc_low"]) < auroc < float(row["auroc_high"])
+        flagged = (kept["anomaly_score"] > 0.95)[~kept["is_anomaly"]].mean()
+    msp = before["scores"]["msp"]
+    assert msp["auroc"] == pytest.approx(auroc, abs=1e-6)
+    assert msp["auroc_low"] < auroc < msp["auroc_high"]
+    assert auc(results.FALSE_RATES, msp["roc"]) == pytest.approx(auroc, abs=0.02)
+    assert before["false_alarms_at_0.05"] == pytest.approx(flagged, abs=1e-6)
+    assert before["settings"] == {"batch_size": 50, "epochs": 1}
+
+
+def test_a_cell_is_repeated_if_the_code_has_changed(in_a_folder, monkeypatch):
+    config = configs.override(configs.get("digits"), epochs=1, limit_per_class=40)
+    run(make_cells(config, ["dbn"], ("9",), [0]), in_a_folder, lambda *_: None)
+    (first,) = results.read(in_a_folder)
+    monkeypatch.setattr(Cell, "code", "other")
+    run(make_cells(config, ["dbn"], ("9",), [0]), in_a_folder, lambda *_: None)
+    (second,) = results.read(in_a_folder)
+    assert (first["code"], second["code"]) == (first["code"], "other")
+    assert first["code"] != "other"
+    assert first["cell"] == second["cell"]
+    assert first["scores"] == second["scores"]
 
 
 def test_a_cell_is_named_by_all_that_its_results_depend_on():
@@ -98,7 +112,7 @@ def test_the_open_set_protocol():
 
 def test_a_cell_that_another_study_runs_is_left_to_it(in_a_folder):
     (cell,) = make_cells(configs.get("digits"), ["dbn"], ("9",), [0])
-    training = in_a_folder / "training" / cell.name
+    training = in_a_folder / "training" / f"{cell.name}-{cell.code}"
     training.mkdir(parents=True)
     with (training / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -133,6 +147,7 @@ def test_the_time_left():
 
 def result(anomaly, seed, auroc, detector="vae", score="re"):
     measured = {"auroc": auroc, "auroc_low": auroc - 0.01, "auroc_high": auroc + 0.01}
+    measured["fpr_at_95_tpr"] = 0.25
     return {
         "data_set": "mnist",
         "protocol": "hold-out",
@@ -146,7 +161,12 @@ def result(anomaly, seed, auroc, detector="vae", score="re"):
         "seconds": 20.0,
         "train_images_per_s": 50.0,
         "score_images_per_s": 4000.0,
-        "versions": "Python",
+        "false_alarms_at_0.05": 0.04,
+        "false_alarms_at_0.01": 0.008,
+        "settings": {},
+        "cell": f"{anomaly}-{detector}-{seed}",
+        "code": "0123",
+        "machine": "Machine",
         "scores": {score: measured},
     }
 
@@ -162,6 +182,56 @@ def test_tables_hold_means_and_spreads(tmp_path):
     assert "| vae | 0.900 | 1,000 | 20 | 50 | 4,000 |" in text
     (picture,) = (tmp_path / "figures").glob("*.png")
     assert picture.stat().st_size > 10_000
+
+
+def test_a_card_says_where_a_model_is_weak(tmp_path):
+    found = [
+        result("9", 0, 0.7, "capsnet", "conformity"),
+        result("2", 0, 0.9, "capsnet", "conformity"),
+    ]
+    found[0]["scores"]["re"] = {**found[0]["scores"]["conformity"], "auroc": 0.75}
+    found[1]["scores"]["re"] = {**found[1]["scores"]["conformity"], "auroc": 0.91}
+    assert cards.write(found, tmp_path) == 1
+    text = (tmp_path / "mnist-hold-out-capsnet-1-epochs.md").read_text()
+    assert "| 9 | 0.700 (0.690 to 0.710) | 0.250 | 0.040 | 0.008 | 0.900 |" in text
+    assert "finds some anomalies badly (auROC below 0.8): 9 (0.70)." in text
+    assert "* The score `re` is better for 9 (0.75 against 0.70)." in text
+    assert "    capsad study mnist --detector capsnet --epochs 1 --seed 0" in text
+    assert "(mnist-hold-out-capsnet-1-epochs.md)" in (tmp_path / "README.md").read_text()
+
+
+def test_the_committed_tables_are_those_of_the_committed_results(tmp_path):
+    docs = Path(__file__).parents[3] / "docs"
+    study = docs / "results" / "study"
+    found = results.read(study)
+    made = figures.write(found, tmp_path)
+    assert made.read_text() == (study / "results.md").read_text()
+    drawn = {path.name for path in (tmp_path / "figures").glob("*.png")}
+    assert drawn <= {path.name for path in (study / "figures").glob("*.png")}
+    cards.write(found, tmp_path / "cards")
+    written = {path.name: path.read_text() for path in (tmp_path / "cards").iterdir()}
+    assert written == {path.name: path.read_text() for path in (docs / "models").iterdir()}
+
+
+def test_broken_results_are_named(in_a_folder):
+    run(
+        make_cells(
+            configs.override(configs.get("digits"), epochs=1, limit_per_class=40),
+            *(["dbn"], ("9",), [0]),
+        ),
+        in_a_folder / "runs" / "study",
+        lambda *_: None,
+    )
+    table = in_a_folder / "runs" / "study" / "results.csv"
+    whole = table.read_text()
+    for broken in (whole[: len(whole) - 40], whole.replace("dbn,0,", "dbn,,"), "a,b\n1,2\n"):
+        table.write_text(broken)
+        outcome = capsad("tables")
+        assert outcome.exit_code == 2
+        assert f"{Path('runs/study/results.csv')} is broken" in outcome.output
+        assert "put back a whole copy" in outcome.output
+    table.unlink()
+    assert "first run `capsad study`" in capsad("tables").output
 
 
 def test_bad_options_are_refused(in_a_folder):
@@ -183,7 +253,7 @@ def test_an_unexpected_failure_of_a_cell_is_told_too(in_a_folder, monkeypatch):
     def failing(cell, *arguments):
         if cell.config.seed == 0:
             raise RuntimeError("out of luck\nand more")
-        real(cell, *arguments)
+        return real(cell, *arguments)
 
     monkeypatch.setattr(study_run, "_run_cell", failing)
     outcome = capsad(
@@ -206,7 +276,8 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 from pipeline.cli import main
 main(["study", "digits", "--detector", "capsnet", "--detector", "cnn_ocsvm", "--anomaly", "9",
-      "--epochs", "1", "--limit-per-class", "40", "--figures"])
+      "--epochs", "1", "--limit-per-class", "40"], standalone_mode=False)
+main(["tables"])
 """
 
 
