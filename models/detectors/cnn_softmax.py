@@ -77,7 +77,7 @@ class CnnSoftmaxDetector(CnnDetector):
         "arXiv 1610.02136, arXiv 1911.11132, arXiv 2010.03759, arXiv 2204.06507"
     )
     scores: ClassVar[tuple[str, ...]] = ("msp", "max_logit", "energy", "knn")
-    calibrated_score: ClassVar[str] = "max_logit"
+    calibrated_score: ClassVar[str] = "knn"
     default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.02}
 
     neighbours: int = setting(

@@ -101,6 +101,9 @@ class DbnDetector(PixelDetector):
                 batch_size=self.batch_size,
                 random_state=np.random.RandomState(generator.integers(2**31)),
             )
+            # As in Hinton 2010, A practical guide to training restricted Boltzmann machines, 8.1.
+            shares = visible.mean(axis=0, dtype="float64").clip(0.01, 0.99)
+            machine.intercept_visible_ = np.log(shares / (1 - shares))
             for epoch in range(self.epochs):
                 # All batches have the same size, because the number of persistent chains is fixed.
                 count = max(1, len(visible) // self.batch_size)

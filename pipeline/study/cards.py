@@ -75,8 +75,8 @@ def _card(group: Sequence[Result]) -> Iterator[str]:
     for results, area, low, high in _areas(group):
         rate = np.mean([r["scores"][detector.calibrated_score]["fpr_at_95_tpr"] for r in results])
         cells = [f"{area:.3f} ({low:.3f} to {high:.3f})", f"{rate:.3f}"]
-        cells += [f"{_mean(results, f'false_alarms_at_{alpha}'):.3f}" for alpha in (0.05, 0.01)]
-        cells.append(f"{_mean(results, 'accuracy'):.3f}")
+        for key in ("false_alarms_at_0.05", "false_alarms_at_0.01", "accuracy"):
+            cells.append("–" if results[0][key] is None else f"{_mean(results, key):.3f}")
         yield f"| {results[0]['anomaly']} | {' | '.join(cells)} |"
     yield ""
     several = "mean minus and plus one standard deviation over the seeds"

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from models import detectors, metrics
 from models.capsnet import CapsNet
@@ -132,6 +133,34 @@ def test_detects(trained, toys, size):
     if "reconstruction" in outputs:
         assert outputs["reconstruction"].shape == images.shape
         assert 0 <= outputs["reconstruction"].min() <= outputs["reconstruction"].max() <= 1
+
+
+@pytest.fixture(scope="module")
+def inverted_digits():
+    """Real digits, dark on light: images of 18x18 and labels, 0 to 3 normal, in random order."""
+    digits = load_digits()
+    images = np.kron(digits.images, np.ones((1, 2, 2))) * 255 / 16
+    images = 255 - np.pad(images, ((0, 0), (1, 1), (1, 1))).astype("uint8")[..., None]
+    order = np.random.default_rng(0).permutation(len(images))
+    return images[order], digits.target[order]
+
+
+@pytest.mark.parametrize("name", [name for name in TOY if smallest(name) < 64])
+def test_a_light_background_is_learned_too(name, inverted_digits):
+    images, labels = inverted_digits
+    (normal,), (anomalies,) = np.nonzero(labels < 4), np.nonzero(labels >= 6)
+    train, usual, test = normal[:400], normal[400:560], np.r_[normal[560:], anomalies[:160]]
+    scorer = make(name).fit(
+        images[train],
+        labels[train],
+        validation=(images[usual], labels[usual]),
+        calibration=images[usual],
+    )
+    outputs = scorer.predict(images[test], verbose=0)
+    is_anomaly = labels[test] >= 4
+    assert metrics.auroc(outputs[ANOMALY_SCORE], is_anomaly) > 0.7
+    predicted = outputs["class_probabilities"].argmax(axis=-1)
+    assert (predicted == labels[test])[~is_anomaly].mean() > 0.6  # 0.25 is guessing
 
 
 def test_a_saved_model_gives_the_same_scores_in_a_fresh_process(
