@@ -20,7 +20,8 @@ _SCORE, _CLASS = ANOMALY_SCORE, "most_similar_class"
 def rows(paths: Sequence[str], outputs: dict[str, np.ndarray], alpha: float) -> Iterator[Row]:
     """Makes a row for each image.
 
-    A row has `image`, `flagged`, `anomaly_score`, `most_similar_class` and the raw scores.
+    A row has `image`, `flagged`, `anomaly_score`, `most_similar_class`, the raw scores, and
+    `least_alpha` if the model tells it.
 
     Args:
         paths: paths of the images.
@@ -58,6 +59,7 @@ def rows(paths: Sequence[str], outputs: dict[str, np.ndarray], alpha: float) -> 
             _SCORE: _value(outputs[_SCORE][i]),
             _CLASS: str(outputs[_CLASS][i]),
             **{name: _value(outputs[name][i]) for name in raw},
+            **{name: _value(outputs[name][i]) for name in (LEAST_ALPHA,) if name in outputs},
         }
 
 
@@ -98,7 +100,8 @@ def _write_table(rows: Iterable[Row], file: IO[str]) -> None:
     """
     header: list[str] | None = None
     for row in rows:
-        path, flagged, *values = row.items()
+        # This is the same for all images.
+        path, flagged, *values = (item for item in row.items() if item[0] != LEAST_ALPHA)
         if header is None:
             # A column of texts is wide.
             header = [f"{name:<30}" if isinstance(value, str) else name for name, value in values]

@@ -16,6 +16,7 @@ from pipeline.cli import (
     score,
     study,
     tables,
+    watch,
 )
 
 
@@ -35,7 +36,7 @@ def main() -> None:
 
 
 for _command in (
-    *(inspect.inspect, run.run, score.score, report.report, study.study),
+    *(inspect.inspect, run.run, score.score, report.report, watch.watch, study.study),
     *(tables.tables, datasets.datasets, detectors.detectors, doctor.doctor, kubeflow.kubeflow),
 ):
     main.add_command(_command)

@@ -181,6 +181,25 @@ def bar_figure(
     return figure
 
 
+def evidence_figure(capital: np.ndarray, needed: float, since: int | None) -> Figure:
+    """Draws the evidence that served images have changed, image by image.
+
+    Args:
+        capital: decimal logarithm of the capital after each image, float (N,).
+        needed: value from which there is an alarm.
+        since: number of the image with which the change began. `None` marks nothing.
+    """
+    figure, axes = _figure(7, 3)
+    axes.plot(np.arange(1, len(capital) + 1), capital, color=_BLUE, linewidth=1.6)
+    axes.axhline(needed, color=_ORANGE, linestyle="--", linewidth=1.2, label="alarm")
+    if since is not None:
+        axes.axvline(since, color="0.3", linestyle=":", linewidth=1.4, label="since about here")
+    axes.set(xlabel="images", ylabel="evidence of a change, 10^x to 1", xlim=(0, len(capital) + 1))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.legend()
+    return figure
+
+
 def png(figure: Figure) -> bytes:
     """Returns the figure as PNG. The same figure gives the same bytes."""
     buffer = io.BytesIO()

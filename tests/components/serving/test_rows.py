@@ -42,7 +42,11 @@ def test_rows():
 
 def test_an_alpha_that_can_flag_nothing_is_told():
     calibrated = {**OUTPUTS, "least_alpha": np.full(3, 1 / 20, "float32")}
-    assert "least_alpha" not in next(rows(PATHS, calibrated, alpha=0.1))
+    row = next(rows(PATHS, calibrated, alpha=0.1))
+    assert (list(row)[-1], row["least_alpha"]) == ("least_alpha", 0.05)
+    table = io.StringIO()
+    FORMATS["table"]([row], table)
+    assert "least_alpha" not in table.getvalue()
     assert cannot_flag(calibrated, 0.0501) == ""
     for alpha in (0.05, 0.01):
         told = cannot_flag(calibrated, alpha)
