@@ -9,6 +9,11 @@ import numpy as np
 ANOMALY_SCORE = "anomaly_score"
 LEAST_ALPHA = "least_alpha"
 """Of n calibration images `1 / (n + 1)`: no alpha up to this can flag an image."""
+FLAGGED = "flagged"
+"""The served model's own verdict, with the alpha that it was exported with."""
+RECONSTRUCTION, ANOMALY_MAP = "reconstruction", "anomaly_map"
+PICTURES = (RECONSTRUCTION, ANOMALY_MAP)
+"""Outputs with a value for each pixel or patch."""
 
 
 def is_normality_score(name: str) -> bool:

@@ -124,6 +124,11 @@ class TrainingConfig:
         "Train on every GPU and every worker of TF_CONFIG, or on one device.",
         click.Choice(["auto", "one_device"]),
     )
+    alpha: float = knob(
+        0.05,
+        "Share of normal images that the pushed model's own verdict may flag by mistake.",
+        FiniteRange(0, 1, min_open=True, max_open=True),
+    )
     serving_device: str = knob(
         "cpu",
         "Device that the pushed model is built for; it runs on the other one more slowly.",

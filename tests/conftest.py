@@ -137,7 +137,13 @@ def pushed(tmp_path_factory):
     scorer = detector.fit(images[:300], labels[:300], calibration=images[300:])
     serving = tmp_path_factory.mktemp("run") / "serving"
     version = serving / "1700000000"
-    export(scorer, (12, 12), str(version), ["bolt", "nut", "gr\u00f6\u00dfe"])
+    export(
+        scorer,
+        (12, 12),
+        str(version),
+        class_names=["bolt", "nut", "gr\u00f6\u00dfe"],
+        about={"detector": "capsnet", "calibrated_score": "conformity"},
+    )
     write_warmup_requests(str(version), images[:4])
     return SimpleNamespace(scorer=scorer, serving=serving, version=version)
 

@@ -177,6 +177,8 @@ def _decoded(value):
 def _json(value):
     if value.dtype == object:
         return [text.decode() for text in value]
+    if value.dtype == bool:
+        return value.tolist()
     # The shortest decimals that are the same float32.
     return np.array([float(str(number)) for number in value.flat]).reshape(value.shape).tolist()
 

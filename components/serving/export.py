@@ -2,8 +2,11 @@
 
 import contextlib
 import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,36 +20,53 @@ from components.data.protocol import ANOMALY_LABEL
 from components.serving.sums import write_sums
 from models.device import built_for
 from models.layers import PrimaryCapsules
-from models.score_names import ANOMALY_SCORE, LEAST_ALPHA
+from models.score_names import ANOMALY_SCORE, FLAGGED, LEAST_ALPHA, PICTURES
 
 MOST_SIMILAR_CLASS = "most_similar_class"
 NEAREST_IMAGE = "nearest_image"
+# TensorFlow Serving leaves other files in this folder alone.
+EXTRAS = "assets.extra"
+KERAS_FILE = os.path.join(EXTRAS, "model.keras")
+ARGUMENTS_FILE = os.path.join(EXTRAS, "export.json")
 # TensorFlow Serving expects the requests in this file.
-WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
+WARMUP_FILE = os.path.join(EXTRAS, "tf_serving_warmup_requests")
 
 
 def export(
     scorer: keras.Model,
     image_size: tuple[int, int],
     folder: str,
+    *,
     class_names: Sequence[str] | None = None,
-    white: int = WHITE,
     image_names: Sequence[str] | None = None,
+    white: int = WHITE,
+    alpha: float = 0.05,
     serving_device: str = "cpu",
+    about: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes `scorer` as a SavedModel that needs none of our code.
 
-    It has three signatures, each of which takes a batch of size B >= 1:
+    These signatures take a batch of size B >= 0, and return a value for each image:
 
     * `serving_default` takes `examples`, string (B,): serialized tf.train.Examples with
       `image/encoded`.
     * `score_images` takes `images`, string (B,): encoded PNG, JPEG, GIF or BMP of any sizes.
     * `score_arrays` takes `images`, uint8 (B, H, W, K), for any H and W.
+    * `explain_images` and `explain_arrays` take the same as these two, and return the pictures
+      `reconstruction` and `anomaly_map` in addition, as far as the detector has them.
 
-    All signatures return the named outputs of the scorer, and `most_similar_class`, string (B,),
-    which is the name of the most probable class. If the scorer is calibrated, there is
-    `least_alpha`, float (B,), the same for all images, see `models.score_names`. If the scorer
-    tells the number of the `nearest_image`, the signatures return its name instead, string (B,).
+    They return the named outputs of the scorer, and `most_similar_class`, string (B,), which is the
+    name of the most probable class. If the scorer is calibrated, there are `flagged`, bool (B,),
+    which is `anomaly_score > 1 - alpha`, and `least_alpha`, float (B,), the same for all images,
+    see `models.score_names`. If the scorer tells the number of the `nearest_image`, the signatures
+    return its name instead, string (B,). A score that is not finite becomes the lowest number, and
+    counts as least normal; other values that are not finite become 0.
+
+    The signature `metadata` takes `query`, string (B,), whatever it says, and returns `metadata`,
+    string (B,): JSON of `about` and of what else is known of the model.
+
+    The folder `assets.extra` has the model for Keras, and the arguments of this function, with
+    which `components.serving.recalibration` exports it again.
 
     Args:
         scorer: model that the `fit` of a detector returns.
@@ -54,57 +74,129 @@ def export(
         folder: folder of the SavedModel.
         class_names: names of the normal classes, in the order of their labels. `None` means that
             the labels are the names.
-        white: grey value of 16-bit grey images that becomes 255.
         image_names: names of the training images. `None` means that the numbers are the names.
+        white: grey value of 16-bit grey images that becomes 255.
+        alpha: share of normal images that `flagged` may flag by mistake.
         serving_device: `cpu` or `gpu`, for which the graphs are built. They do not depend on the
             machine that exports them, and run on both, but on the other one more slowly.
+        about: what is known of the training, such as the name of the detector; JSON values.
 
     Raises:
         ValueError: if there is no such device.
     """
+    arguments = {
+        "image_size": image_size,
+        "class_names": class_names,
+        "image_names": image_names,
+        "white": white,
+        "alpha": alpha,
+        "serving_device": serving_device,
+        "about": about or {},
+    }
     channels = scorer.input.shape[-1]
     arrays = tf.TensorSpec([None, None, None, channels], tf.uint8, "images")
     encoded = tf.TensorSpec([None], tf.string, "images")
+    names = tf.constant(class_names or _numbers(scorer.output["class_probabilities"].shape[-1]))
+    known = json.dumps(_metadata(scorer, arguments), ensure_ascii=False)
 
     # The graph of the scorer is large. As functions, the signatures share it.
     @tf.function(input_signature=[arrays], autograph=False)
-    def score_arrays(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = dict(scorer(images))
-        probabilities = outputs["class_probabilities"]
-        names = tf.constant(class_names or [str(i) for i in range(probabilities.shape[-1])])
+    def explain_arrays(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = {name: _finite(value) for name, value in scorer(images).items()}
         if image_names is not None and NEAREST_IMAGE in outputs:
             outputs[NEAREST_IMAGE] = tf.gather(tf.constant(image_names), outputs[NEAREST_IMAGE])
         if ANOMALY_SCORE in outputs:
-            least = 1 / (scorer.get_layer(ANOMALY_SCORE).size + 1)
-            outputs[LEAST_ALPHA] = tf.fill(tf.shape(outputs[ANOMALY_SCORE]), least)
-        return {**outputs, MOST_SIMILAR_CLASS: tf.gather(names, tf.argmax(probabilities, axis=-1))}
+            score = outputs[ANOMALY_SCORE]
+            outputs[LEAST_ALPHA] = tf.fill(tf.shape(score), 1 / (_calibration_size(scorer) + 1))
+            outputs[FLAGGED] = score > 1 - alpha
+        most = tf.argmax(outputs["class_probabilities"], axis=-1)
+        return {**outputs, MOST_SIMILAR_CLASS: tf.gather(names, most)}
 
     @tf.function(input_signature=[encoded], autograph=False)
-    def score_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def decode(images: tf.Tensor) -> tf.Tensor:
         # Images of different sizes must be resized before they can form a batch.
-        return score_arrays(
-            tf.map_fn(
-                lambda encoded: decode_image(encoded, image_size, channels, white),
-                images,
-                fn_output_signature=tf.TensorSpec((*image_size, channels), tf.uint8),
-            )
+        return tf.map_fn(
+            lambda encoded: decode_image(encoded, image_size, channels, white),
+            images,
+            fn_output_signature=tf.TensorSpec((*image_size, channels), tf.uint8),
         )
+
+    def score_arrays(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = explain_arrays(images)
+        return {name: value for name, value in outputs.items() if name not in PICTURES}
 
     def score_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         spec = {ENCODED: tf.io.FixedLenFeature([], tf.string)}
-        return score_images(tf.io.parse_example(examples, spec)[ENCODED])
+        return score_arrays(decode(tf.io.parse_example(examples, spec)[ENCODED]))
 
     # The archive finds the variables of the signatures. Tracking the scorer would store all twice.
     archive = keras.export.ExportArchive()
     with built_for(serving_device), _kept_values(scorer, archive):
         for name, function, signature in (
             ("serving_default", score_examples, tf.TensorSpec([None], tf.string, "examples")),
-            ("score_images", score_images, encoded),
+            ("score_images", lambda images: score_arrays(decode(images)), encoded),
             ("score_arrays", score_arrays, arrays),
+            ("explain_images", lambda images: explain_arrays(decode(images)), encoded),
+            ("explain_arrays", explain_arrays, arrays),
+            (
+                "metadata",
+                lambda query: {"metadata": tf.fill(tf.shape(query), known)},
+                tf.TensorSpec([None], tf.string, "query"),
+            ),
         ):
             archive.add_endpoint(name, function, input_signature=[signature])
         archive.write_out(folder, verbose=False)
+    _write_extras(scorer, arguments, folder)
     write_sums(folder)
+
+
+def _numbers(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+def _calibration_size(scorer: keras.Model) -> int:
+    return scorer.get_layer(ANOMALY_SCORE).size
+
+
+def _metadata(scorer: keras.Model, arguments: dict[str, Any]) -> dict[str, Any]:
+    """What the signature `metadata` tells."""
+    known = {
+        **arguments["about"],
+        "classes": arguments["class_names"]
+        or _numbers(scorer.output["class_probabilities"].shape[-1]),
+        "image_size": arguments["image_size"],
+        "channels": scorer.input.shape[-1],
+    }
+    if ANOMALY_SCORE in scorer.output:
+        size = _calibration_size(scorer)
+        known |= {
+            "alpha": arguments["alpha"],
+            "threshold": 1 - arguments["alpha"],
+            "calibration_images": size,
+            "least_alpha": 1 / (size + 1),
+        }
+    digest = hashlib.sha256()
+    for variable in scorer.variables:
+        digest.update(keras.ops.convert_to_numpy(variable.value).tobytes())
+    return {**known, "model": digest.hexdigest()[:16]}
+
+
+def _finite(value: tf.Tensor) -> tf.Tensor:
+    """JSON has no NaN, and no server may call one a score."""
+    if not value.dtype.is_floating:
+        return value
+    lowest = value.dtype.min if value.shape.rank == 1 else 0.0
+    return tf.where(tf.math.is_finite(value), value, tf.cast(lowest, value.dtype))
+
+
+def _write_extras(scorer: keras.Model, arguments: dict[str, Any], folder: str) -> None:
+    tf.io.gfile.makedirs(os.path.join(folder, EXTRAS))
+    with tempfile.TemporaryDirectory() as local:
+        path = os.path.join(local, "model.keras")
+        scorer.save(path)
+        tf.io.gfile.copy(path, os.path.join(folder, KERAS_FILE), overwrite=True)
+    with tf.io.gfile.GFile(os.path.join(folder, ARGUMENTS_FILE), "w") as file:
+        file.write(json.dumps(arguments, ensure_ascii=False))
 
 
 class _ComputedOnLoad(tf.saved_model.experimental.TrackableResource):
@@ -181,6 +273,9 @@ def write_warmup_requests(folder: str, images: np.ndarray) -> None:
             ("serving_default", "examples", [e.SerializeToString() for e in examples]),
             ("score_images", "images", encoded),
             ("score_arrays", "images", images),
+            ("explain_images", "images", encoded),
+            ("explain_arrays", "images", images),
+            ("metadata", "query", [b""]),
         ):
             request = predict_pb2.PredictRequest(
                 model_spec=model_pb2.ModelSpec(signature_name=signature),

@@ -11,8 +11,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from models.errors import UserError
 from models.files import whole_file
+from models.score_names import ANOMALY_MAP
 
-ANOMALY_MAP = "anomaly_map"
 _MARK = "capsad"  # in the file, to tell heat maps from other pictures
 _LONGEST_SIDE = 1024
 _STRONGEST = 0.65  # share of the colour where the map is hottest

@@ -10,7 +10,7 @@ import numpy as np
 
 from models.errors import UserError
 from models.files import spreadsheet_safe
-from models.score_names import ANOMALY_SCORE, LEAST_ALPHA
+from models.score_names import ANOMALY_SCORE, FLAGGED, LEAST_ALPHA
 
 Row = dict[str, str | bool | float]
 
@@ -47,7 +47,7 @@ def rows(paths: Sequence[str], outputs: dict[str, np.ndarray], alpha: float) -> 
         (
             name
             for name, values in outputs.items()
-            if values.ndim == 1 and name not in (_SCORE, _CLASS, LEAST_ALPHA)
+            if values.ndim == 1 and name not in (_SCORE, _CLASS, LEAST_ALPHA, FLAGGED)
         ),
         key=lambda name: (outputs[name].dtype.kind in "US", name),
     )

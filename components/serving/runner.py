@@ -9,16 +9,16 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from components.data.pixels import decoder_reason
-from components.serving.clients.base import INPUT, SIGNATURE, Client, Refused, as_array
+from components.serving.clients.base import INPUT, Client, Refused, as_array
 from components.serving.sums import FILE, check_whole
 from models.errors import UserError
 
 _FILE = "saved_model.pb"
-_ARRAYS = "score_arrays"
+_SIGNATURE = "score_images"
 # A batch is limited in both, because large images need much memory for features.
 _MOST_IMAGES, _MOST_PIXELS = 100, 40 * 224 * 224
 
-Kind = Literal["text", "number", "numbers"]
+Kind = Literal["text", "flag", "number", "numbers"]
 
 
 class SavedModelClient(Client):
@@ -26,12 +26,14 @@ class SavedModelClient(Client):
 
     Args:
         folder: folder of the SavedModel.
+        pictures: as for `Client`.
 
     Raises:
         UserError: if the SavedModel is damaged or not one of ours.
     """
 
-    def __init__(self, folder: str):
+    def __init__(self, folder: str, pictures: bool = False):
+        super().__init__(pictures)
         check_whole(folder)
         # The signatures work only as long as the loaded object exists.
         self._model = tf.saved_model.load(folder)
@@ -39,7 +41,7 @@ class SavedModelClient(Client):
     def score(self, images: Sequence[bytes]) -> dict[str, np.ndarray]:
         """Scores encoded images, see `Client`."""
         try:
-            outputs = self._model.signatures[SIGNATURE](**{INPUT: tf.constant(images)})
+            outputs = self._model.signatures[self.signature](**{INPUT: tf.constant(images)})
         except tf.errors.InvalidArgumentError as error:
             raise Refused(decoder_reason(error.message)) from error
         return {name: as_array(value.numpy()) for name, value in outputs.items()}
@@ -56,7 +58,9 @@ class SavedModelClient(Client):
         _, height, width, _ = images.shape
         size = min(_MOST_IMAGES, max(1, _MOST_PIXELS // (height * width)))
         batches = [
-            self._model.signatures[_ARRAYS](**{INPUT: tf.constant(images[start:][:size])})
+            self._model.signatures[self.signature.replace("images", "arrays")](
+                **{INPUT: tf.constant(images[start:][:size])}
+            )
             for start in range(0, len(images), size)
         ]
         return {
@@ -66,10 +70,10 @@ class SavedModelClient(Client):
 
 
 def output_kinds(folder: str) -> dict[str, Kind]:
-    """Reads the outputs of the SavedModel in `folder`, without loading it.
+    """Reads the outputs of `score_images` of the SavedModel in `folder`, without loading it.
 
     Returns:
-        Name of each output -> its kind for one image: `text`, `number` or `numbers`.
+        Name of each output -> its kind for one image.
 
     Raises:
         UserError: if there is no SavedModel, or if it is damaged or not one of ours.
@@ -81,7 +85,7 @@ def output_kinds(folder: str) -> dict[str, Kind]:
     check_whole(folder)
     with tf.io.gfile.GFile(f"{folder}/{_FILE}", "rb") as file:
         model = saved_model_pb2.SavedModel.FromString(file.read())
-    outputs = model.meta_graphs[0].signature_def[SIGNATURE].outputs
+    outputs = model.meta_graphs[0].signature_def[_SIGNATURE].outputs
     return {name: _kind(tensor) for name, tensor in sorted(outputs.items())}
 
 
@@ -119,4 +123,6 @@ def _is_model(folder: Path) -> bool:
 def _kind(tensor: meta_graph_pb2.TensorInfo) -> Kind:
     if tensor.dtype == tf.string.as_datatype_enum:
         return "text"
+    if tensor.dtype == tf.bool.as_datatype_enum:
+        return "flag"
     return "number" if len(tensor.tensor_shape.dim) == 1 else "numbers"

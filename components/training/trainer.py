@@ -32,11 +32,12 @@ def run_fn(fn_args: FnArgs) -> None:
     """Fits and calibrates the detector, and writes all results.
 
     `fn_args.custom_config` holds `detector`, its `settings`, `image_size`, `white` (see
-    `components.data.decode`), `seed`, `strategy` (see `components.training.strategy`) and
-    `serving_device` (see `components.serving.export`). After a kill, training continues after the
-    last complete epoch. The SavedModel is written to `serving_model_dir`. `model.keras`,
-    `history.json` and the TensorBoard logs are written to `model_run_dir`. If several workers
-    train, only the chief writes, and the other workers continue from the state of the chief.
+    `components.data.decode`), `seed`, `strategy` (see `components.training.strategy`),
+    `alpha` and `serving_device` (see `components.serving.export`), and the digests `data` and
+    `digest`, which the model tells. After a kill, training continues after the last complete epoch.
+    The SavedModel is written to `serving_model_dir`. `history.json` and the TensorBoard logs are
+    written to `model_run_dir`. If several workers train, only the chief writes, and the other
+    workers continue from the state of the chief.
 
     Raises:
         UserError: if the data or the settings do not suit the detector, if training diverges, or
@@ -123,22 +124,27 @@ def _write(
     image_size: tuple[int, int],
     fn_args: FnArgs,
 ) -> None:
-    """Writes the SavedModel, its warm-up requests, `model.keras` and `history.json`."""
+    """Writes the SavedModel, its warm-up requests and `history.json`."""
+    config = fn_args.custom_config
     class_names = dict(zip(train.labels.tolist(), train.texts.tolist(), strict=True))
     export(
         scorer,
         image_size,
         fn_args.serving_model_dir,
-        [class_names[label] for label in sorted(class_names)],
-        fn_args.custom_config["white"],
-        train.ids.tolist(),
-        fn_args.custom_config["serving_device"],
+        class_names=[class_names[label] for label in sorted(class_names)],
+        image_names=train.ids.tolist(),
+        white=config["white"],
+        alpha=config["alpha"],
+        serving_device=config["serving_device"],
+        about={
+            **{name: config[name] for name in ("detector", "settings", "seed", "data")},
+            "code": config["digest"],
+            "calibrated_score": detector.calibrated_score,
+        },
     )
     write_warmup_requests(fn_args.serving_model_dir, validation.images[:_WARMUP_IMAGES])
-    run_dir = Path(fn_args.model_run_dir)
-    scorer.save(run_dir / "model.keras")
     write_whole(
-        run_dir / "history.json",
+        Path(fn_args.model_run_dir, "history.json"),
         json.dumps(
             {
                 "epochs": detector.finished_epochs,

@@ -42,7 +42,7 @@ class DbnDetector(PixelDetector):
 
     epochs: int = setting(20, "Number of passes over the training images, for each layer.")
     batch_size: int = setting(100, "Number of images in each training step.")
-    learning_rate: float = setting(0.1, "Learning rate of contrastive divergence.")
+    learning_rate: float = setting(0.03, "Learning rate of contrastive divergence.")
     units: tuple[int, ...] = setting((500, 500, 500), "Number of units in each layer.")
 
     def train(

@@ -28,7 +28,7 @@ class MatrixCapsNetDetector(NetworkDetector):
     reference: ClassVar[str] = "Hinton et al. 2018, ICLR"
     scores: ClassVar[tuple[str, ...]] = ("pp", "re")
     calibrated_score: ClassVar[str] = "pp"
-    default_rates: ClassVar[dict[str, float]] = {"linear": 0.003, "one_cycle": 0.02}
+    default_rates: ClassVar[dict[str, float]] = {"linear": 0.003, "one_cycle": 0.05}
 
     batch_size: int = setting(25, "Number of images in each training step.")
     reconstruction_weight: float = setting(

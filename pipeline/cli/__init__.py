@@ -11,6 +11,7 @@ from pipeline.cli import (
     doctor,
     inspect,
     kubeflow,
+    recalibrate,
     report,
     run,
     score,
@@ -36,7 +37,9 @@ def main() -> None:
 
 
 for _command in (
-    *(inspect.inspect, run.run, score.score, report.report, watch.watch, study.study),
-    *(tables.tables, datasets.datasets, detectors.detectors, doctor.doctor, kubeflow.kubeflow),
+    *(inspect.inspect, run.run, report.report),
+    *(score.score, watch.watch, recalibrate.recalibrate),
+    *(study.study, tables.tables),
+    *(datasets.datasets, detectors.detectors, doctor.doctor, kubeflow.kubeflow),
 ):
     main.add_command(_command)

@@ -112,7 +112,11 @@ def score(
         from components.serving.files import score_files
         from components.serving.rows import FORMATS
 
-        client = clients.remote(url, model_name, timeout) if url else clients.local(model)
+        pictures = heatmaps is not None
+        if url:
+            client = clients.remote(url, model_name, timeout, pictures)
+        else:
+            client = clients.local(model, pictures)
     progress = _Progress(sys.stderr.isatty() and (output is not None or not sys.stdout.isatty()))
     table = Table()
     limit = max_pixels or from_environment(PipelineConfig).get("max_pixels", MAX_PIXELS)

@@ -22,9 +22,10 @@ from components.evaluation.eval_config import CLASSES
 from components.evaluation.metrics import AUROC, load_measures
 from components.evaluation.report import page
 from components.serving.export import NEAREST_IMAGE
-from components.serving.heatmaps import ANOMALY_MAP, stretched
+from components.serving.heatmaps import stretched
 from components.serving.runner import SavedModelClient
 from models import metrics
+from models.score_names import ANOMALY_MAP
 
 _DISTRIBUTIONS = ("capsad", "tfx", "tensorflow", "keras", "apache-beam", "numpy")
 
@@ -49,7 +50,9 @@ def Report(  # noqa: N802
     """Writes the report of one run. `run` is JSON text that describes the run."""
     run = json.loads(run)
     test = load_split(examples.uri, "test", tuple(run["image_size"]))
-    outputs = SavedModelClient(path_utils.serving_model_path(model.uri)).score_arrays(test.images)
+    outputs = SavedModelClient(
+        path_utils.serving_model_path(model.uri), pictures=True
+    ).score_arrays(test.images)
     predicted = outputs["class_probabilities"].argmax(axis=-1)
     normal = test.labels >= 0
     measured = {

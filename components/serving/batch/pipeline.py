@@ -13,7 +13,6 @@ from components.serving.batch.inputs import absolute, resolve
 from components.serving.batch.reading import DEAD, LEFT_OUT, FindShards, ReadShard
 from components.serving.batch.scoring import ScoreBatch
 from components.serving.batch.writing import FORMATS, write_scores
-from components.serving.heatmaps import ANOMALY_MAP
 from components.serving.runner import Kind, output_kinds
 from models.errors import UserError
 
@@ -43,8 +42,8 @@ def score_all(
 
     The folder has three parts:
 
-    * The folder `scores` has the `id` of each image and all outputs of the model except the
-      reconstruction and the anomaly map, in any order.
+    * The folder `scores` has the `id` of each image and all outputs of the signature
+      `score_images`, in any order.
     * `dead-letters.jsonl` has `id` and `reason` of each record that could not be scored.
     * `counts.json` has the numbers of both, and those of files that were left out of folders.
 
@@ -64,12 +63,7 @@ def score_all(
             nothing to score.
     """
     model_dir, output = absolute(model_dir), absolute(output)
-    # These have values for each pixel or patch, so they are not kept.
-    kinds = {
-        name: kind
-        for name, kind in output_kinds(model_dir).items()
-        if name not in ("reconstruction", ANOMALY_MAP)
-    }
+    kinds = output_kinds(model_dir)
     paths = [resolve(name) for name in inputs]
     if tf.io.gfile.exists(output) and (
         not tf.io.gfile.isdir(output) or tf.io.gfile.listdir(output)

@@ -17,13 +17,18 @@ def write_scores(prefix: str, output_format: str, kinds: Mapping[str, Kind]) -> 
     Args:
         prefix: beginning of the paths of the files.
         output_format: one of `FORMATS`.
-        kinds: name of each output -> its kind for one image: `text`, `number` or `numbers`.
+        kinds: name of each output -> its kind for one image.
     """
     if output_format == "tfrecord":
         return "Examples" >> beam.Map(to_example) | beam.io.WriteToTFRecord(
             prefix, beam.coders.ProtoCoder(tf.train.Example), file_name_suffix=".tfrecord.gz"
         )
-    types = {"text": pa.string(), "number": pa.float32(), "numbers": pa.list_(pa.float32())}
+    types = {
+        "text": pa.string(),
+        "flag": pa.bool_(),
+        "number": pa.float32(),
+        "numbers": pa.list_(pa.float32()),
+    }
     return beam.io.WriteToParquet(
         prefix,
         pa.schema({"id": pa.string(), **{name: types[kind] for name, kind in kinds.items()}}),
@@ -33,12 +38,14 @@ def write_scores(prefix: str, output_format: str, kinds: Mapping[str, Kind]) -> 
 
 
 def to_example(record: dict[str, object]) -> tf.train.Example:
-    """Turns a record into a tf.Example, with texts as bytes and numbers as floats."""
+    """Turns a record into a tf.Example: texts as bytes, flags as 0 or 1, numbers as floats."""
     example = tf.train.Example()
     for name, value in record.items():
         feature = example.features.feature[name]
         if isinstance(value, str):
             feature.bytes_list.value.append(value.encode())
+        elif isinstance(value, bool):
+            feature.int64_list.value.append(value)
         else:
             feature.float_list.value.extend(value if isinstance(value, list) else [value])
     return example

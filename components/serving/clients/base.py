@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from models.errors import UserError
+from models.score_names import FLAGGED
 
-SIGNATURE, INPUT = "score_images", "images"
+INPUT = "images"
 ATTEMPTS = 5
 MOST_BYTES = 512 * 1024**2
 """Largest answer of a server, in bytes after decompression."""
@@ -27,11 +28,18 @@ class Unavailable(ConnectionError):
 
 
 class Client(abc.ABC):
-    """Base class of clients, which score encoded images."""
+    """Base class of clients, which score encoded images.
+
+    Args:
+        pictures: whether outputs with a value for each pixel or patch are wanted, too.
+    """
+
+    def __init__(self, pictures: bool = False):
+        self.signature = "explain_images" if pictures else "score_images"
 
     @abc.abstractmethod
     def score(self, images: Sequence[bytes]) -> dict[str, np.ndarray]:
-        """Computes all outputs of the model's signature `score_images`.
+        """Computes all outputs of the model's signature `score_images` or `explain_images`.
 
         Args:
             images: at least one encoded PNG, JPEG, GIF or BMP, each of any size.
@@ -52,9 +60,11 @@ class RemoteClient(Client):
         url: address of the server.
         model_name: name under which the model is served.
         timeout: largest duration of one request, in seconds.
+        pictures: as for `Client`.
     """
 
-    def __init__(self, url: str, model_name: str, timeout: float):
+    def __init__(self, url: str, model_name: str, timeout: float, pictures: bool = False):
+        super().__init__(pictures)
         self.url = url
         self.model_name = model_name
         self.timeout = timeout
@@ -105,6 +115,8 @@ class RemoteClient(Client):
     def _checked(self, outputs: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
         """Returns `outputs` if each has one value for each of `count` images."""
         for name, values in outputs.items():
+            if values.dtype.kind == "b" and name != FLAGGED:
+                raise self.failed(f"its output '{name}' holds neither numbers nor texts")
             if values.shape[:1] != (count,):
                 raise self.failed(
                     f"its output '{name}' has the shape {values.shape} for {count} images"
@@ -149,6 +161,6 @@ def as_array(values: np.ndarray | Sequence) -> np.ndarray:
         if not all(isinstance(text, bytes) for text in array.flat):
             raise ValueError("Neither numbers nor texts.")
         return np.array([text.decode() for text in array.flat]).reshape(array.shape)
-    if array.dtype.kind not in "fiuU":
+    if array.dtype.kind not in "fiubU":
         raise ValueError(f"Neither numbers nor texts, but {array.dtype}.")
     return array.astype("float32") if array.dtype.kind == "f" else array

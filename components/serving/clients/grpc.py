@@ -12,7 +12,6 @@ from components.data.pixels import decoder_reason
 from components.serving.clients.base import (
     INPUT,
     MOST_BYTES,
-    SIGNATURE,
     Refused,
     RemoteClient,
     Unavailable,
@@ -34,8 +33,8 @@ _OPTIONS = [
 class GrpcClient(RemoteClient):
     """Calls `PredictionService.Predict`, without TLS."""
 
-    def __init__(self, url: str, model_name: str, timeout: float):
-        super().__init__(url, model_name, timeout)
+    def __init__(self, url: str, model_name: str, timeout: float, pictures: bool = False):
+        super().__init__(url, model_name, timeout, pictures)
         channel = grpc.insecure_channel(urlsplit(url).netloc, _OPTIONS)
         self._service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
@@ -43,7 +42,7 @@ class GrpcClient(RemoteClient):
         """Makes one attempt, see `RemoteClient`."""
         request = predict_pb2.PredictRequest()
         request.model_spec.name = self.model_name
-        request.model_spec.signature_name = SIGNATURE
+        request.model_spec.signature_name = self.signature
         request.inputs[INPUT].CopyFrom(tf.make_tensor_proto(images, tf.string))
         try:
             response = self._service.Predict(request, self.timeout)

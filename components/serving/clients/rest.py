@@ -13,7 +13,6 @@ from components.data.pixels import decoder_reason
 from components.serving.clients.base import (
     INPUT,
     MOST_BYTES,
-    SIGNATURE,
     Refused,
     RemoteClient,
     Unavailable,
@@ -26,8 +25,8 @@ _CHUNK = 64 * 1024
 class RestClient(RemoteClient):
     """Posts to `URL/v1/models/NAME:predict`."""
 
-    def __init__(self, url: str, model_name: str, timeout: float):
-        super().__init__(url, model_name, timeout)
+    def __init__(self, url: str, model_name: str, timeout: float, pictures: bool = False):
+        super().__init__(url, model_name, timeout, pictures)
         self._session = requests.Session()
         self._endpoint = f"{url.rstrip('/')}/v1/models/{quote(model_name, safe='')}:predict"
 
@@ -38,7 +37,7 @@ class RestClient(RemoteClient):
         try:
             response = self._session.post(
                 self._endpoint,
-                json={"signature_name": SIGNATURE, "inputs": {INPUT: encoded}},
+                json={"signature_name": self.signature, "inputs": {INPUT: encoded}},
                 timeout=self.timeout,
                 allow_redirects=False,
                 stream=True,

@@ -15,6 +15,8 @@ FILES = (
     "variables/variables.index",
     "variables/variables.data-00000-of-00001",
     "assets.extra/tf_serving_warmup_requests",
+    "assets.extra/model.keras",
+    "assets.extra/export.json",
 )
 
 

@@ -98,6 +98,7 @@ def read(folder):
                 for name in ("id", "most_similar_class")
             }
             identity = texts.pop("id")
+            texts["flagged"] = bool(features.pop("flagged").int64_list.value[0])
             values = {name: value.float_list.value[:] for name, value in features.items()}
             records[identity] = values | texts
     return records
@@ -156,6 +157,8 @@ def test_inputs_and_outputs_with_the_scores_of_the_in_process_model(
         similar = found[identity].pop("most_similar_class")
         assert similar == str(expected["class_probabilities"][index].argmax())
         assert np.squeeze(found[identity].pop("least_alpha")) == pytest.approx(1 / 31)
+        flagged = expected["anomaly_score"][index] > np.float32(0.95)
+        assert found[identity].pop("flagged") is bool(flagged)
         assert found[identity].keys() == expected.keys()
         for name, value in found[identity].items():
             np.testing.assert_allclose(

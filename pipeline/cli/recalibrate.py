@@ -1,0 +1,47 @@
+"""The command `capsad recalibrate`."""
+
+import os
+import warnings
+
+import click
+
+from components.data.folder import Table, find_images
+from components.data.formats import MAX_PIXELS
+from models.errors import UserError
+from pipeline.cli import console
+from pipeline.cli.options import Command, knob_options
+from pipeline.configs import PipelineConfig, from_environment
+
+
+@click.command(cls=Command, params=knob_options(PipelineConfig, only=("max_pixels",)))
+@click.argument("model")
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+def recalibrate(model: str, images: tuple[str, ...], max_pixels: int | None) -> None:
+    """Make a new version of a pushed model: the same network, calibrated on other images.
+
+    MODEL is a run's output folder, its `serving` folder, or one version's folder. IMAGE... are
+    files or folders of normal images that are like those of today and were not trained on. The new
+    version appears beside the old one, and TensorFlow Serving takes it by itself. Nothing else of
+    the model changes, so this does not help if the network cannot tell anomalies any more.
+    """
+    for path in images:
+        if not os.path.exists(path):
+            raise UserError(f"{path} does not exist: give images, or folders of them.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.simplefilter("ignore")
+    with console.noise_to(os.devnull):
+        from components.serving.recalibration import recalibrate as make_version
+
+    table = Table()
+    limit = max_pixels or from_environment(PipelineConfig).get("max_pixels", MAX_PIXELS)
+    with console.noise_to(os.devnull):
+        made = make_version(model, find_images(images, table), table, limit)
+    for unreadable in made.unreadable:
+        click.echo(f"{unreadable.name}: {unreadable.reason}", err=True)
+    for line in table.lines():
+        click.echo(line, err=True)
+    click.echo(
+        f"  calibrated on {made.images} images, of which the former version flagged "
+        f"{made.flagged_before:.1%}: alpha must be above {1 / (made.images + 1):.2g}\n"
+        f"  model:   {os.path.relpath(made.folder)}"
+    )
