@@ -17,7 +17,7 @@ import click
 from components.data.folder import READ
 from components.training import cluster
 from models.errors import UserError
-from pipeline import configs, local_runner, results
+from pipeline import configs, local, results
 from pipeline.artifacts import damaged_records
 from pipeline.cli import console
 from pipeline.cli.options import Command, knob_options
@@ -57,7 +57,7 @@ def execute(planned: Plan) -> results.Results | None:
     the Trainer, in a temporary folder.
 
     Returns:
-        The results; `None` if this process is not the chief.
+        The results; `None` if this process is not the chief, or if TFX only looked at the pipeline.
 
     Raises:
         UserError: if input or configuration are at fault, or the disk is full.
@@ -73,7 +73,7 @@ def execute(planned: Plan) -> results.Results | None:
 
 
 def _execute(planned: Plan, to_nodes: list[str] | None) -> results.Results | None:
-    with local_runner.output_folder(planned.output) as output:
+    with local.output_folder(planned.output) as output:
         log = output / "log.txt"
         _tell_data(planned)
         click.echo(
@@ -84,10 +84,10 @@ def _execute(planned: Plan, to_nodes: list[str] | None) -> results.Results | Non
         try:
             with console.noise_to(str(log)):
                 try:
-                    pipeline = local_runner.compile_pipeline(planned)
+                    pipeline = local.compile_pipeline(planned)
                     console.keep_handlers()
-                    local_runner.run(pipeline, to_nodes)
-                    return None if to_nodes else results.read(planned.output)
+                    is_done = local.run(pipeline, to_nodes) and not to_nodes
+                    return results.read(planned.output) if is_done else None
                 except Exception:
                     logging.exception("The run failed.")
                     raise

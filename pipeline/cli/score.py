@@ -15,6 +15,7 @@ from components.data.formats import MAX_PIXELS
 from models.errors import UserError
 from models.files import whole_file
 from pipeline.beam_args import beam_args as with_defaults
+from pipeline.beam_args import check_engine
 from pipeline.cli import console
 from pipeline.cli.options import Command, knob_options
 from pipeline.configs import PipelineConfig, from_environment
@@ -177,6 +178,7 @@ def _score_by_beam(model, images, output, format_name, beam_args):
         )
     _check_output(output, OutputFolder())
     argv = with_defaults(beam_args)
+    check_engine(argv)
     with console.noise_to_temporary_log("Scoring"):
         # Imported here, because Beam and TensorFlow take seconds.
         import apache_beam as beam

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import configs
 from pipeline.knobs import knobs
-from pipeline.local_runner import run as run_pipeline
+from pipeline.local import run as run_pipeline
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,14 +18,14 @@ from tfx.types import standard_artifacts
 
 from components.data.examples import ENCODED, make_example
 from models.errors import UserError
-from pipeline import cli, configs, local_runner
+from pipeline import cli, configs, local
 from pipeline.plan import plan
 
 
 def built(tmp_path, **gate):
     config = configs.override(configs.get("digits"), output=str(tmp_path))
     config = replace(config, gate=replace(config.gate, **gate))
-    pipeline = local_runner.compile_pipeline(plan(config))
+    pipeline = local.compile_pipeline(plan(config))
     return {component.id: component for component in pipeline.components}
 
 
