@@ -62,6 +62,9 @@ lock: $(STAMP)  ## Compile the locks anew.
 		--python-version 3.11 --python-platform x86_64-manylinux_2_36 pyproject.toml -o requirements/tfx-1.16.txt
 	$(BIN)/uv pip compile --upgrade --extra dev --no-annotate --no-header --override requirements/tfx-1.21.in \
 		--python-version 3.13 --python-platform x86_64-manylinux_2_39 pyproject.toml -o requirements/tfx-1.21.txt
+	$(BIN)/uv pip compile --upgrade --extra kubeflow --no-annotate --no-header --override requirements/tfx-1.21.in \
+		--constraint requirements/tfx-1.21.txt --python-version 3.13 --python-platform x86_64-manylinux_2_39 \
+		pyproject.toml -o requirements/image.txt
 	{ cat requirements/torch.in; grep '^keras==' requirements/tfx-1.16.txt; } | $(BIN)/uv pip compile --upgrade \
 		--no-annotate --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_36 - -o requirements/torch.txt
 

@@ -63,6 +63,11 @@ _FORMATS, _BEAM_FORMATS = ("table", "csv", "jsonl"), ("tfrecord", "parquet")
     help="Folder for a picture of each flagged image that shows where it is unusual.",
 )
 @click.option("--beam", is_flag=True, help="Score by Apache Beam: any number of images.")
+@click.option(
+    "--max-dead",
+    type=FiniteRange(0, 1),
+    help="With --beam, largest share of images that may be unreadable.  [default: 0.5]",
+)
 def score(
     paths: tuple[str, ...],
     url: str | None,
@@ -73,6 +78,7 @@ def score(
     output: str | None,
     heatmaps: str | None,
     beam: bool,
+    max_dead: float | None,
     beam_args: tuple[str, ...],
     max_pixels: int | None,
 ) -> None:
@@ -95,10 +101,12 @@ def score(
     if beam and heatmaps:
         raise UserError("--heatmaps does not go with --beam.")
     if beam:
-        _score_by_beam(model, images, output, format_name, beam_args)
+        _score_by_beam(model, images, output, format_name, beam_args, max_dead)
         return
-    if beam_args or format_name in _BEAM_FORMATS:
-        raise UserError(f"--beam-arg and the formats {', '.join(_BEAM_FORMATS)} go with --beam.")
+    if beam_args or max_dead is not None or format_name in _BEAM_FORMATS:
+        raise UserError(
+            f"--beam-arg, --max-dead and the formats {', '.join(_BEAM_FORMATS)} go with --beam."
+        )
     for path in paths:
         if not os.path.exists(path):
             raise UserError(f"{path} does not exist: give a model and images, or folders of them.")
@@ -170,7 +178,7 @@ def _check_output(output: str | None, kind: click.ParamType) -> None:
         raise UserError(error.message, "output") from None
 
 
-def _score_by_beam(model, images, output, format_name, beam_args):
+def _score_by_beam(model, images, output, format_name, beam_args, max_dead):
     if not model or output is None or format_name in _FORMATS:
         raise UserError(
             "--beam goes with a MODEL, not a --url, with --output DIR, and with --format "
@@ -183,7 +191,7 @@ def _score_by_beam(model, images, output, format_name, beam_args):
         # Imported here, because Beam and TensorFlow take seconds.
         import apache_beam as beam
 
-        from components.serving.batch.pipeline import score_all
+        from components.serving.batch.pipeline import MAX_DEAD, score_all
         from components.serving.runner import newest_version
 
         counts = score_all(
@@ -192,6 +200,7 @@ def _score_by_beam(model, images, output, format_name, beam_args):
             images,
             output,
             output_format=format_name or _BEAM_FORMATS[0],
+            max_dead=MAX_DEAD if max_dead is None else max_dead,
         )
     click.echo(f"{counts.scored} images scored, {counts.dead} could not be.")
     for outcome, count in counts.left_out.items():

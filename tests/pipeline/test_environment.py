@@ -112,7 +112,8 @@ def test_ci_runs_the_commands_of_the_readme():
 
 def test_the_image_is_made_of_what_is_there_and_not_left_out():
     lines = (ROOT / "Dockerfile").read_text().splitlines()
-    copied = {source for line in lines if line.startswith("COPY") for source in line.split()[1:-1]}
+    copies = [line.split() for line in lines if line.startswith("COPY") and "--from" not in line]
+    copied = {source for _, *sources, _ in copies for source in sources}
     allowed = {
         line[1:] for line in (ROOT / ".dockerignore").read_text().split() if line.startswith("!")
     }

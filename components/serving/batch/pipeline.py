@@ -17,6 +17,10 @@ from components.serving.runner import Kind, output_kinds
 from models.errors import UserError
 
 
+DEAD_LETTERS = "dead-letters.jsonl"
+MAX_DEAD = 0.5
+
+
 @dataclass(frozen=True)
 class Counts:
     """Numbers of records."""
@@ -37,6 +41,7 @@ def score_all(
     *,
     output_format: str = FORMATS[0],
     batch_size: int = 100,
+    max_dead: float = MAX_DEAD,
 ) -> Counts:
     """Scores all images of `inputs` and writes the folder `output`, which appears only when done.
 
@@ -57,10 +62,12 @@ def score_all(
         output: folder that does not exist or is empty.
         output_format: `tfrecord` (gzipped) or `parquet`.
         batch_size: number of images that are scored at a time.
+        max_dead: largest share of records that may be dead letters, in [0, 1].
 
     Raises:
-        UserError: if the model or an input is missing, if `output` is not empty, or if there is
-            nothing to score.
+        UserError: if the model or an input is missing, if `output` is not empty, if there is
+            nothing to score, or if too many records are dead letters. Then only these are kept,
+            beside `output`.
     """
     model_dir, output = absolute(model_dir), absolute(output)
     kinds = output_kinds(model_dir)
@@ -81,8 +88,22 @@ def score_all(
         counts = Counts(found.get("scored", 0), found.get("dead", 0), left_out)
         if not counts.scored and not counts.dead:
             raise UserError(f"There are no images in {', '.join(inputs)}.")
+        _check_dead(counts, max_dead, folder, output)
         storage.publish(folder, output)
     return counts
+
+
+def _check_dead(counts: Counts, max_dead: float, folder: str, output: str) -> None:
+    total = counts.scored + counts.dead
+    if counts.dead <= max_dead * total:
+        return
+    kept = f"{output}-dead-letters.jsonl"
+    tf.io.gfile.copy(f"{folder}/{DEAD_LETTERS}", kept, overwrite=True)
+    raise UserError(
+        f"{counts.dead} of {total} images could not be scored, which is more than {max_dead:.0%}: "
+        f"{kept} has the reasons, and nothing else was written.",
+        "max_dead",
+    )
 
 
 def _build(
@@ -113,7 +134,7 @@ def _build(
         dead
         | "Json" >> beam.Map(json.dumps)
         | "DeadLetters"
-        >> beam.io.WriteToText(f"{folder}/dead-letters.jsonl", shard_name_template="")
+        >> beam.io.WriteToText(f"{folder}/{DEAD_LETTERS}", shard_name_template="")
     )
     _ = (
         (

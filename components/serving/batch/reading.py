@@ -17,7 +17,6 @@ from components.data.examples import ENCODED, ID
 from components.data.folder import UNREADABLE, Table
 from components.data.formats import to_decodable
 from components.serving.batch import inputs
-from models.errors import UserError
 
 DEAD, LEFT_OUT = "dead", "left_out"
 DAMAGED = "the record is damaged or cut off"
@@ -90,29 +89,27 @@ def _read_examples(name: str, path: str) -> Iterator[tuple[str, bytes]]:
     try:
         with inputs.open_file(path) as file:
             records = gzip.GzipFile(fileobj=file) if path.endswith(".gz") else file
-            for place, record in enumerate(read_records(records, name)):
+            for place, record in enumerate(read_records(records)):
                 identity = f"{name}:{place}"
                 yield dead_letter(identity, DAMAGED) if record is None else _parse(record, identity)
     except (OSError, EOFError, zlib.error) as error:
         yield dead_letter(name, getattr(error, "strerror", None) or error)
 
 
-def read_records(file: BinaryIO | gzip.GzipFile, name: str) -> Iterator[bytes | None]:
+def read_records(file: BinaryIO | gzip.GzipFile) -> Iterator[bytes | None]:
     """Reads the records of a TFRecord file, including those after a damaged record.
 
     TensorFlow's own reader stops at the first damaged record.
 
     Args:
         file: open file.
-        name: name of the file, for messages.
 
     Yields:
         The content of each record, or `None` for a record whose content is damaged or cut off.
 
     Raises:
-        OSError: if the file does not begin with a record.
-        UserError: if the length of a later record is damaged, so that nobody knows where the next
-            one begins.
+        OSError: if the file does not begin with a record, or if the length of a later record is
+            damaged, so that nobody knows where the next one begins.
     """
     place = 0
     while header := file.read(_HEADER.size):
@@ -121,9 +118,8 @@ def read_records(file: BinaryIO | gzip.GzipFile, name: str) -> Iterator[bytes | 
             return
         length, length_check = _HEADER.unpack(header)
         if _masked_crc(header[:8]) != length_check and place:
-            raise UserError(
-                f"{name} is damaged: the length of its record {place} is wrong, so the records "
-                "behind it cannot be found. Repair or remove the file."
+            raise OSError(
+                f"the length of record {place} is wrong, so it and all records behind it are lost"
             )
         if _masked_crc(header[:8]) != length_check:
             raise OSError("not a file of TFRecords")

@@ -207,7 +207,7 @@ def test_bad_records_are_dead_letters(run, images, tmp_path):
     (tmp_path / "broken").write_bytes(data.read_bytes()[:-20])
     (tmp_path / "text").write_text("These are no TFRecords at all.")
 
-    counts = run(data, tmp_path / "broken", tmp_path / "text")
+    counts = run(data, tmp_path / "broken", tmp_path / "text", max_dead=1)
     # `broken` loses its last record, and names the place.
     assert counts == Counts(scored=3, dead=6)
     assert set(read(tmp_path / "out")) == {"first", f"{data}:3"}
@@ -232,16 +232,32 @@ def test_records_behind_a_damaged_one_are_scored(run, images, tmp_path):
     assert dead_letters(tmp_path / "out") == {f"{data}:2": "the record is damaged or cut off"}
 
 
-def test_records_that_cannot_be_found_any_more_stop_the_job(run, images, tmp_path):
+def test_records_that_cannot_be_found_any_more_are_one_dead_letter(run, images, tmp_path):
     records = [example(image, f"{place}") for place, image in enumerate(images[:6])]
     data = tmp_path / "data"
     write_records(data, records)
     content = bytearray(data.read_bytes())
     content[content.index(records[2]) - 12] ^= 1  # the length of that record
     data.write_bytes(content)
-    with pytest.raises(UserError, match="data is damaged: the length of its record 2 is wrong"):
-        run(data)
+    assert run(data) == Counts(scored=2, dead=1)
+    lost = "the length of record 2 is wrong, so it and all records behind it are lost"
+    assert dead_letters(tmp_path / "out") == {str(data): lost}
+
+
+def test_too_many_dead_letters_fail_the_job_and_are_kept(run, images, tmp_path):
+    write_images(tmp_path / "data", images[:4])
+    for number in range(2):
+        (tmp_path / "data" / f"{number}.png").write_text("no image")
+    with pytest.raises(UserError) as raised:
+        run(tmp_path / "data", max_dead=0.3)
+    kept = tmp_path / "out-dead-letters.jsonl"
+    assert str(raised.value) == (
+        f"2 of 6 images could not be scored, which is more than 30%: {kept} has the reasons, and "
+        "nothing else was written."
+    )
+    assert len(kept.read_text().splitlines()) == 2
     assert not (tmp_path / "out").exists()
+    assert run(tmp_path / "data", max_dead=0.34) == Counts(scored=4, dead=2)
 
 
 def test_a_store_that_does_not_answer_costs_its_own_lines_only(run, images, monkeypatch, tmp_path):
