@@ -16,7 +16,6 @@ from components.serving.batch.writing import FORMATS, write_scores
 from components.serving.runner import Kind, output_kinds
 from models.errors import UserError
 
-
 DEAD_LETTERS = "dead-letters.jsonl"
 MAX_DEAD = 0.5
 
@@ -133,8 +132,7 @@ def _build(
     _ = (
         dead
         | "Json" >> beam.Map(json.dumps)
-        | "DeadLetters"
-        >> beam.io.WriteToText(f"{folder}/{DEAD_LETTERS}", shard_name_template="")
+        | "DeadLetters" >> beam.io.WriteToText(f"{folder}/{DEAD_LETTERS}", shard_name_template="")
     )
     _ = (
         (
