@@ -45,5 +45,5 @@ def test_all_run_the_same_command_and_the_chief_has_the_results(tmp_path):
     assert "Epoch 2/2" in chief and "accuracy on normal classes" in chief
     assert "trained along; the chief has the results" in helper
     assert "Trainer" in helper and "Evaluator" not in helper and "Epoch" not in helper
-    assert len(list((tmp_path / "out").rglob("model.keras"))) == 1
+    assert len(list((tmp_path / "out").rglob("history.json"))) == 1
     assert not list(temporary.glob("capsad-*"))

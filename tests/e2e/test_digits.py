@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline import configs
+from pipeline.plan import plan
 from pipeline.study import results
 
 pytestmark = pytest.mark.slow
@@ -132,19 +134,15 @@ def test_a_study_gives_the_same_auroc(first, workplace):
 _SCORE = """
 import sys, numpy as np, tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
-outputs = model.signatures["score_arrays"](images=tf.constant(np.load(sys.argv[2])))
+outputs = model.signatures["explain_arrays"](images=tf.constant(np.load(sys.argv[2])))
 np.savez(sys.argv[3], **{name: value.numpy() for name, value in outputs.items()})
 """
 
 
 def test_the_pushed_model_gives_the_in_process_scores(first, workplace, tmp_path, fresh_python):
-    import keras
+    from models.loading import load_model
 
-    import models.detectors.capsnet  # noqa: F401  (registers the layers)
-    from models import capsnet, layers  # noqa: F401
-
-    (model_file,) = (workplace.folder / "out").rglob("model.keras")
-    scorer = keras.models.load_model(model_file, safe_mode=True)
+    scorer = load_model(Path(first.result["pushed"], "assets.extra", "model.keras"))
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype="uint8")
     np.save(tmp_path / "images.npy", images)
     fresh_python(_SCORE, first.result["pushed"], tmp_path / "images.npy", tmp_path / "scores.npz")
@@ -165,6 +163,10 @@ def test_the_pushed_model_carries_warm_up_requests(first):
         request = log.predict_log.request
         inputs = {name: tf.constant(tf.make_ndarray(t)) for name, t in request.inputs.items()}
         outputs = model.signatures[request.model_spec.signature_name](**inputs)
+        if "metadata" in outputs:
+            known = json.loads(outputs["metadata"].numpy()[0])
+            assert (known["detector"], known["seed"], known["alpha"]) == ("capsnet", 0, 0.05)
+            continue
         assert outputs["pp"].shape == (8,)
         # Normal images: most are not flagged.
         assert np.median(outputs["anomaly_score"]) < 0.95
@@ -188,6 +190,43 @@ def test_images_are_scored_by_the_pushed_model(first, workplace, to_png):
         if target != 9
     ]
     assert np.mean(right) > 0.8
+
+
+def test_darker_images_are_noticed_and_calibrated_for(first, workplace, to_png):
+    """Images that were not trained on, first as they were, then darker, in the order of time."""
+    splits = plan(configs.override(configs.get("digits"), epochs=3)).load_splits()
+    normal = splits["test"].images[splits["test"].labels >= 0]
+    for name, images in (
+        ("usual", normal[:80]),
+        ("darker", (normal[80:] * 0.6).astype("uint8")),
+    ):
+        (workplace.folder / name).mkdir()
+        for number, image in enumerate(images):
+            (workplace.folder / name / f"{number:03d}.png").write_bytes(to_png(image))
+
+    def watched(*folders):
+        files = [f"{folder}.csv" for folder in folders]
+        for folder, file in zip(folders, files, strict=True):
+            scored = workplace.capsad("score", "out", folder, "--format", "csv", "--output", file)
+            assert scored.code == 0, scored.output
+        watch = workplace.capsad("watch", "--json", *files)
+        return watch.code, json.loads(watch.output.splitlines()[-1])
+
+    code, found = watched("usual")
+    assert (code, found["alarm"]) == (0, None)
+    code, found = watched("usual", "darker")
+    assert code == 1
+    assert found["alarm"]["number"] > 80
+    assert found["alarm"]["name"].startswith("darker")
+    some = sorted(str(path) for path in (workplace.folder / "darker").iterdir())[::2]
+    before = workplace.served()
+    assert workplace.capsad("recalibrate", "out", *some).code == 0
+    (version,) = set(workplace.served()) - set(before)
+    for path in some:
+        os.remove(path)  # They are known now.
+    code, found = watched("darker")
+    assert (code, found["calibration_images"]) == (0, len(some))
+    shutil.rmtree(workplace.folder / "out" / "serving" / version)
 
 
 def test_the_cache(first, workplace):
@@ -275,7 +314,7 @@ def test_a_run_killed_in_any_component_is_completed_by_the_same_command(componen
     where = {
         "HoldOutExampleGen": (
             "components/data/example_gen/executor.py",
-            "with fileio.open(self._unreadable_file) as file",
+            "check_unreadable(unreadable, int(",
         ),
         "Evaluator": (
             "components/evaluation/metrics.py",

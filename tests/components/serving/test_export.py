@@ -322,7 +322,7 @@ def test_the_saved_model_has_no_xla(pushed):
 
 
 def test_the_signatures_are_as_documented(pushed):
-    page = (Path(__file__).parents[3] / "BUILD.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
     signatures = tf.saved_model.load(str(pushed.version)).signatures
     assert len(signatures) == 6
     for name, signature in signatures.items():

@@ -215,7 +215,7 @@ def test_the_exported_model_gives_the_same_scores(trained, toys, tmp_path, size)
     _, scorer = trained
     images, _ = toys(20, 4, seed=2, size=size)
     export(scorer, images.shape[1:3], str(tmp_path))
-    served = tf.saved_model.load(str(tmp_path)).signatures["score_arrays"](images=images)
+    served = tf.saved_model.load(str(tmp_path)).signatures["explain_arrays"](images=images)
     for key, value in arrays(scorer(images)).items():
         # A map is a small difference of large distances.
         tolerance = 1e-4 if key == "anomaly_map" else 1e-5

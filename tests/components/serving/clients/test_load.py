@@ -56,6 +56,7 @@ def call(model_server):
 def test_good_requests_are_answered_and_bad_ones_refused(call, pushed, model_server, toys, to_png):
     images, _ = toys(64, 3, seed=3)
     expected = {name: np.asarray(value) for name, value in pushed.scorer(images).items()}
+    del expected["reconstruction"]
     pngs = [to_png(image) for image in images]
 
     def good(protocol, generator):
