@@ -11,7 +11,15 @@ import click
 from models import detectors
 from models.errors import UserError
 from pipeline.knobs import PREFIX, knob, knobs
-from pipeline.parameters import FiniteRange, ImageSize, NameValue, OutputFolder
+from pipeline.parameters import (
+    FiniteRange,
+    ForComponent,
+    ImageSize,
+    Matching,
+    NameValue,
+    OutputFolder,
+    Pair,
+)
 
 # Variables that are no knobs: the first chooses a pipeline, the second is read by the sources.
 _PIPELINE, _DATA_DIR = "CAPSAD_PIPELINE", "CAPSAD_DATA_DIR"
@@ -163,15 +171,39 @@ class GateConfig:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What the Trainer's container asks of the cluster."""
+_VARIABLE = r"[A-Za-z_]\w*"
+_KUBERNETES_NAME = r"[a-z0-9](?:[-.a-z0-9]*[a-z0-9])?"
+_IMAGE_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_IMAGE = Matching(
+    rf"(?:[A-Za-z0-9][-.A-Za-z0-9]*(?::\d+)?/)?{_IMAGE_PART}(?:/{_IMAGE_PART})*"
+    r"(?::\w[-.\w]{0,127})?(?:@sha256:[0-9a-f]{64})?",
+    "the name of an image such as HOST/capsad:1",
+)
+TOLERATION = Matching(
+    r"(?P<key>[-./\w]+)(?:=(?P<value>[-.\w]*))?"
+    r"(?::(?P<effect>NoSchedule|PreferNoSchedule|NoExecute))?",
+    "of the form KEY=VALUE:EFFECT, where VALUE and EFFECT may be left out and EFFECT is "
+    "NoSchedule, PreferNoSchedule or NoExecute",
+)
 
-    cpus: float | None = knob(
-        None, "CPU cores for the Trainer at most.", FiniteRange(0, min_open=True)
+
+@dataclass(frozen=True, kw_only=True)
+class Containers:
+    """What the containers get from the cluster."""
+
+    cpus: Mapping[str, float] = knob(
+        {},
+        "CPU cores at most, for each component or for one of them; may be repeated.",
+        ForComponent(),
+        metavar="[COMPONENT=]NUMBER",
+        many="words",
     )
-    memory_gb: float | None = knob(
-        None, "Memory for the Trainer at most, in gigabytes.", FiniteRange(0, min_open=True)
+    memory_gb: Mapping[str, float] = knob(
+        {},
+        "Memory at most, in gigabytes, for each component or for one of them; may be repeated.",
+        ForComponent(),
+        metavar="[COMPONENT=]NUMBER",
+        many="words",
     )
     gpus: int = knob(0, "Number of GPUs for the Trainer.", _COUNT)
     gpu_type: str = knob(
@@ -179,6 +211,39 @@ class Resources:
         "Resource name of these GPUs; on Vertex AI a type such as NVIDIA_TESLA_T4.",
         metavar="TYPE",
     )
+    volumes: Mapping[str, str] = knob(
+        {},
+        "A folder where the containers find a persistent volume, and its claim; may be repeated.",
+        Pair(r"/[^=]*", _KUBERNETES_NAME, "/FOLDER=CLAIM"),
+        option="--volume",
+        metavar="/FOLDER=CLAIM",
+        many="words",
+    )
+    secrets: Mapping[str, str] = knob(
+        {},
+        "A variable of the containers, and the secret and its key that hold its value; may be "
+        "repeated.",
+        Pair(_VARIABLE, rf"{_KUBERNETES_NAME}/[-.\w]+", "VARIABLE=SECRET/KEY"),
+        option="--secret",
+        metavar="VARIABLE=SECRET/KEY",
+        many="words",
+    )
+    env: Mapping[str, str] = knob(
+        {},
+        "A variable of the containers, and its value; may be repeated.",
+        Pair(_VARIABLE, ".*", "VARIABLE=VALUE"),
+        metavar="VARIABLE=VALUE",
+        many="words",
+    )
+    tolerations: tuple[str, ...] = knob(
+        (),
+        "A taint of nodes that the containers tolerate; may be repeated.",
+        TOLERATION,
+        option="--toleration",
+        metavar="KEY[=VALUE][:EFFECT]",
+        many="words",
+    )
+    retries: int = knob(0, "How often a component that failed is tried again.", _COUNT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,26 +251,25 @@ class KubeflowConfig:
     """How a pipeline runs on Kubeflow Pipelines."""
 
     image: str = knob(
-        "", "Image of the containers, with this package in it, see Dockerfile.", metavar="IMAGE"
+        "",
+        "Image of the containers, with this package in it, see Dockerfile.",
+        _IMAGE,
+        metavar="IMAGE",
     )
     data_dir: str | None = knob(
         None,
         "Folder or file of the data as the containers see it: an absolute path, gs:// or s3://.",
+        Matching(
+            r"(?s:(?:/|gs://|s3://).*)", "an absolute path, nor does it begin by gs:// or s3://"
+        ),
         metavar="DIR",
         variable=False,
     )
-    trainer: Resources = Resources()
-    """What the Trainer asks for; the other components take what the cluster gives."""
+    containers: Containers = Containers()
 
     def __post_init__(self):
         if not self.image:
             raise UserError("The image of the containers is missing.", "image")
-        if self.data_dir is not None and not self.data_dir.startswith(("/", "gs://", "s3://")):
-            raise UserError(
-                "The data folder is where the containers find the data: an absolute path, gs:// or "
-                f"s3://, not '{self.data_dir}'.",
-                "data_dir",
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,8 +466,8 @@ def configure_kubeflow(**given: Any) -> KubeflowConfig:
     known = {found.name: found for found in knobs(KubeflowConfig)}
     converted = {name: known[name].convert(value) for name, value in values.items()}
     own = {name: v for name, v in converted.items() if not known[name].section}
-    trainer = {name: v for name, v in converted.items() if known[name].section}
-    return KubeflowConfig(**own, trainer=Resources(**trainer))
+    containers = {name: v for name, v in converted.items() if known[name].section}
+    return KubeflowConfig(**own, containers=Containers(**containers))
 
 
 def from_environment(config_class: type) -> dict[str, Any]:

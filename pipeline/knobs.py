@@ -5,6 +5,7 @@ option and its environment variable follow from the field.
 """
 
 import dataclasses
+import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -109,6 +110,14 @@ class Knob:
     def split(self, text: str) -> Any:
         """What `convert` takes, from the text of a variable."""
         return shlex.split(text) if self.many == "words" else text
+
+    def text(self, value: Any) -> str:
+        """The text of a variable for the field's value, which `split` and `convert` undo."""
+        if isinstance(value, Mapping):
+            value = [f"{name}={json.dumps(of_name)}" for name, of_name in value.items()]
+        if self.many:
+            return shlex.join(value) if self.many == "words" else ",".join(value)
+        return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _listed(values: Any) -> Any:

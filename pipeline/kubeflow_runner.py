@@ -4,30 +4,70 @@ This needs kfp, which must not be in the environment of the TFX command. Therefo
 only in the functions that need it.
 """
 
+import datetime
 import importlib.util
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import yaml
 
 from models.errors import UserError
 from models.files import publish
-from pipeline.configs import KubeflowConfig, Resources
-from pipeline.plan import Plan
-
-if TYPE_CHECKING:
-    from pipeline.platforms import Platform
+from pipeline import configs, platforms
+from pipeline.configs import KubeflowConfig
+from pipeline.kubeflow import specification
+from pipeline.kubeflow.parameters import configure
+from pipeline.plan import plan
 
 COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")
 
 
-def compile_pipeline(plan: Plan, kubeflow: KubeflowConfig, path: str) -> None:
-    """Writes the pipeline specification (schema 2.1, YAML) to `path`.
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """How a specification is run."""
+
+    host: str
+    """Address of Kubeflow Pipelines."""
+    experiment: str = "Default"
+    """Name of the experiment that the run belongs to. It is made if it is not there."""
+    namespace: str | None = None
+    """Namespace of the run. It must be `None` if Kubeflow has only one user."""
+    pipeline_root: str | None = None
+    """URI of the folder for the artifacts. `None` means the cluster's own folder."""
+    service_account: str | None = None
+    """Service account of the containers. `None` means the cluster's own."""
+    use_cache: bool = True
+    """Whether components may take their results from the cache."""
+    cron: str | None = None
+    """When a recurring run starts, as six fields. `None` means one run, now."""
+
+
+def compile_pipeline(
+    name: str,
+    texts: Mapping[str, str],
+    kubeflow: KubeflowConfig,
+    path: str,
+    *,
+    beam_args: tuple[str, ...] = (),
+) -> None:
+    """Writes the specification of a pipeline (schema 2.1, YAML) to `path`.
+
+    Args:
+        name: name of the pipeline.
+        texts: name of a runtime parameter -> its default, see `pipeline.kubeflow.parameters`.
+        kubeflow: how it runs.
+        path: path of the file.
+        beam_args: arguments of Apache Beam.
 
     Raises:
-        UserError: if kfp is missing, if only this machine knows where the data is, or if `path`
-            cannot be written.
+        UserError: if kfp is missing, if a parameter is out of range, or if `path` cannot be
+            written.
     """
     _require_kfp()
+    config = configure(name, texts)
     # TFX is imported here, because the import takes more than ten seconds.
     from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import (
         KubeflowV2DagRunner,
@@ -36,7 +76,10 @@ def compile_pipeline(plan: Plan, kubeflow: KubeflowConfig, path: str) -> None:
 
     from pipeline.pipeline import create_pipeline
 
-    pipeline = create_pipeline(plan, platform(plan, kubeflow))
+    # All that depends on the data comes from the step Plan when the pipeline runs. So any data
+    # will do here, and that of the digits is on every machine.
+    any_data = plan(configs.override(configs.get("digits"), beam_args=beam_args))
+    pipeline = create_pipeline(any_data, platforms.kubeflow(config.name))
     runner_config = KubeflowV2DagRunnerConfig(
         default_image=kubeflow.image,
         default_commands=list(COMMAND),
@@ -45,67 +88,82 @@ def compile_pipeline(plan: Plan, kubeflow: KubeflowConfig, path: str) -> None:
     target = Path(path).absolute()
     try:
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            KubeflowV2DagRunner(runner_config, folder, "pipeline.yaml").run(pipeline)
-            publish(Path(folder, "pipeline.yaml"), target)
+            file = Path(folder, "pipeline.yaml")
+            KubeflowV2DagRunner(runner_config, folder, file.name).run(pipeline)
+            compiled = yaml.safe_load(file.read_text())
+            specification.add_plan(compiled, config.name, texts, kubeflow.image)
+            specification.set_containers(compiled, kubeflow.containers)
+            of_kubernetes = specification.platforms(compiled, kubeflow.containers)
+            file.write_text(yaml.safe_dump_all(filter(None, [compiled, of_kubernetes])))
+            publish(file, target)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}.") from error
 
 
-def platform(plan: Plan, kubeflow: KubeflowConfig) -> "Platform":
-    """Describes Kubeflow for `create_pipeline`.
-
-    Raises:
-        UserError: if only this machine knows where the data is.
-    """
-    from pipeline.platforms import Platform
-
-    location = plan.config.data.location
-    if location is not None and kubeflow.data_dir is None:
-        raise UserError(
-            f"The containers do not see {location}: give the folder where they find the data.",
-            "data_dir",
-        )
-    return Platform(
-        pipeline_name=plan.config.name.replace("_", "-"),
-        data_dir=kubeflow.data_dir,
-        held_out=None,
-        # The open-source backend cannot run resolvers: "resolver executors not implemented".
-        has_resolvers=False,
-        trainer=_resources(kubeflow.trainer),
-    )
-
-
-def submit(
-    path: str, host: str, *, name: str, pipeline_root: str | None, namespace: str | None
-) -> str:
-    """Starts a run of the specification in `path`.
+def submit(path: str, texts: Mapping[str, str], submission: Submission) -> str:
+    """Starts a run of the specification in `path`, or makes a recurring run.
 
     Args:
         path: path of the specification.
-        host: address of Kubeflow Pipelines.
-        name: name of the run.
-        pipeline_root: URI of the folder for the artifacts. `None` means the cluster's own folder.
-        namespace: namespace of the run. It must be `None` if Kubeflow has only one user.
+        texts: name of a runtime parameter -> its text, where it is not the compiled default.
+        submission: how it is run.
 
     Returns:
         Address of the run.
 
     Raises:
-        UserError: if kfp is missing, or if Kubeflow does not accept the run.
+        UserError: if kfp is missing, if `path` is no specification of ours, if a parameter is out
+            of range, or if Kubeflow does not accept the run.
     """
     _require_kfp()
     import kfp
     from kfp_server_api import ApiException
     from urllib3.exceptions import HTTPError
 
+    arguments: dict[str, Any] = {
+        "job_name": _run_name(path, texts),
+        "pipeline_package_path": path,
+        "params": dict(texts),
+        "pipeline_root": submission.pipeline_root,
+        "service_account": submission.service_account,
+        # True would turn it on for the step Plan, too.
+        "enable_caching": None if submission.use_cache else False,
+    }
+    host = submission.host
     try:
-        run = kfp.Client(host=host).create_run_from_pipeline_package(
-            path, run_name=name, pipeline_root=pipeline_root, namespace=namespace
-        )
+        client = kfp.Client(host=host)
+        experiment = client.create_experiment(
+            submission.experiment, namespace=submission.namespace
+        ).experiment_id
+        if submission.cron:
+            made = client.create_recurring_run(
+                experiment, cron_expression=submission.cron, no_catchup=True, **arguments
+            )
+            page = f"recurringrun/details/{made.recurring_run_id}"
+        else:
+            page = f"runs/details/{client.run_pipeline(experiment, **arguments).run_id}"
     except (ApiException, HTTPError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"Kubeflow at {host} did not accept the run: {reason}", "host") from error
-    return f"{host.rstrip('/')}/#/runs/details/{run.run_id}"
+    return f"{host.rstrip('/')}/#/{page}"
+
+
+def _run_name(path: str, texts: Mapping[str, str]) -> str:
+    """A name that tells runs apart, by pipeline, anomaly and time; checks the parameters."""
+    try:
+        with open(path) as file:
+            pipeline, defaults = specification.parameters(next(yaml.safe_load_all(file)))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read {path}: {error}.") from error
+    except (yaml.YAMLError, StopIteration, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not a file that `capsad kubeflow compile` of this version wrote."
+        ) from error
+    if unknown := set(texts) - set(defaults):
+        raise UserError(f"{path} has no parameter {', '.join(sorted(unknown))}.", *sorted(unknown))
+    config = configure(pipeline, {**defaults, **texts})
+    anomaly = f" anomaly {','.join(config.data.anomaly)}" if config.data.anomaly else ""
+    return f"{config.name}{anomaly} {datetime.datetime.now():%Y-%m-%d %H:%M:%S}"
 
 
 def _require_kfp() -> None:
@@ -114,18 +172,3 @@ def _require_kfp() -> None:
             "Kubeflow needs kfp, which is not installed: make a second environment and install "
             "'capsad[kubeflow]' there, see BUILD.md."
         )
-
-
-def _resources(resources: Resources) -> Any:
-    """Makes the request for resources as a message of kfp, or `None` if nothing is requested."""
-    if resources == Resources():
-        return None
-    from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineDeploymentConfig
-
-    spec = PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec(
-        cpu_limit=resources.cpus or 0, memory_limit=resources.memory_gb or 0
-    )
-    if resources.gpus:
-        spec.accelerator.type = resources.gpu_type
-        spec.accelerator.count = resources.gpus
-    return spec

@@ -99,3 +99,63 @@ class OutputFile(OutputFolder):
             self.fail(f"The folder {path.parent} does not exist: make it first.", param, ctx)
         super().convert(path.absolute().parent, param, ctx)
         return value
+
+
+class Pair(NameValue):
+    """A pair of texts of the form `NAME=VALUE`.
+
+    Args:
+        names: regular expression of the name.
+        values: regular expression of the value.
+        example: a pair as users may give it.
+    """
+
+    def __init__(self, names: str, values: str, example: str):
+        self._form = re.compile(f"({names})=({values})", re.ASCII | re.DOTALL)
+        self._example = example
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, Any]:
+        """Turns a text into the pair, and leaves a pair as it is."""
+        if isinstance(value, tuple):
+            return value
+        match = self._form.fullmatch(value)
+        if not match:
+            self.fail(f"'{value}' is not of the form {self._example}.", param, ctx)
+        return match[1], match[2]
+
+
+class ForComponent(NameValue):
+    """A positive number for one component, `Trainer=8`, or for all of them, `8`.
+
+    It is a pair of the component's name, which is empty for all of them, and the number.
+    """
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, Any]:
+        """Turns a text into the pair, and leaves a pair as it is."""
+        if isinstance(value, tuple):
+            return value
+        component, separator, number = value.rpartition("=")
+        if separator and not component:
+            self.fail(f"'{value}' is not of the form NUMBER or COMPONENT=NUMBER.", param, ctx)
+        return component, FiniteRange(0, min_open=True).convert(number, param, ctx)
+
+
+class Matching(click.ParamType):
+    """A text of a given form.
+
+    Args:
+        form: regular expression of the whole text.
+        meaning: what the text must be, for the message.
+    """
+
+    name = "text"
+
+    def __init__(self, form: str, meaning: str):
+        self.form = re.compile(form, re.ASCII)
+        self._meaning = meaning
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Returns the text as it is given."""
+        if not self.form.fullmatch(value):
+            self.fail(f"'{value}' is not {self._meaning}.", param, ctx)
+        return value

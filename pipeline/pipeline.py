@@ -62,7 +62,7 @@ def create_pipeline(plan: Plan, platform: Platform) -> Pipeline:
     schema_gen = _schema_gen()
     example_validator = _example_validator(statistics_gen, schema_gen)
     data_gate = _data_gate(example_validator)
-    trainer = _trainer(plan, platform, example_gen, data_gate)
+    trainer = _trainer(plan, example_gen, data_gate)
     baseline = _baseline(trainer) if platform.has_resolvers else None
     evaluator = _evaluator(plan, example_gen, trainer, baseline)
     validated = plan.config.gate.infra_validation
@@ -139,9 +139,7 @@ def _data_gate(example_validator: BaseNode) -> BaseNode:
     )
 
 
-def _trainer(
-    plan: Plan, platform: Platform, example_gen: BaseNode, data_gate: BaseNode
-) -> BaseNode:
+def _trainer(plan: Plan, example_gen: BaseNode, data_gate: BaseNode) -> BaseNode:
     """Fits, calibrates and exports the detector, but only on data that passed the gate."""
     training = plan.config.training
     trainer = tfx_components.Trainer(
@@ -164,7 +162,6 @@ def _trainer(
         },
     )
     trainer.add_upstream_node(data_gate)
-    trainer.with_platform_config(platform.trainer)
     return trainer
 
 

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
@@ -29,8 +28,6 @@ class Platform:
     """Where ML Metadata lies; `None`: the orchestrator decides."""
     has_resolvers: bool = True
     """Whether a model of an earlier run can be looked up."""
-    trainer: Any = None
-    """The Trainer's request for resources, in the platform's own message; `None`: none."""
 
 
 def local(plan: Plan) -> Platform:
@@ -43,4 +40,20 @@ def local(plan: Plan) -> Platform:
         pipeline_root=pipeline_root,
         serving=os.path.join(plan.output, SERVING),
         metadata=metadata.sqlite_metadata_connection_config(os.path.join(plan.output, DATABASE)),
+    )
+
+
+def kubeflow(name: str, data_dir: str | None = None) -> Platform:
+    """Kubeflow Pipelines.
+
+    Args:
+        name: name of the pipeline.
+        data_dir: folder or file of the data as the containers see it; `None`: the source looks.
+    """
+    return Platform(
+        pipeline_name=name.replace("_", "-"),
+        data_dir=data_dir,
+        held_out=None,
+        # The open-source backend cannot run resolvers: "resolver executors not implemented".
+        has_resolvers=False,
     )

@@ -6,19 +6,55 @@ from typing import Any
 
 import click
 
+from models.errors import UserError
 from pipeline import configs
 from pipeline.cli import console
 from pipeline.cli.options import Command, knob_options
 from pipeline.configs import KubeflowConfig, PipelineConfig
 from pipeline.knobs import knobs
-from pipeline.parameters import OutputFile
-from pipeline.plan import plan
+from pipeline.parameters import Matching, OutputFile
 
 # These knobs have no meaning in containers, or KubeflowConfig has a knob of the same name.
-_LOCAL = ("data_dir", "output", "score_images", "infra_validation")
+_LOCAL = ("images", "data_dir", "output", "score_images", "infra_validation")
+_COMPILED = [*knob_options(PipelineConfig, without=_LOCAL), *knob_options(KubeflowConfig)]
 _PARAMETERS = [
-    *knob_options(PipelineConfig, without=_LOCAL),
-    *knob_options(KubeflowConfig),
+    *knob_options(PipelineConfig, without=(*_LOCAL, "beam_args")),
+    *knob_options(KubeflowConfig, only=("data_dir",)),
+]
+_SUBMISSION: list[click.Parameter] = [
+    click.Option(["--host"], required=True, metavar="URL", help="Address of Kubeflow Pipelines."),
+    click.Option(
+        ["--experiment"],
+        default="Default",
+        show_default=True,
+        metavar="NAME",
+        help="Experiment that the run belongs to; it is made if it is not there.",
+    ),
+    click.Option(["--namespace"], help="Namespace of the run, for a Kubeflow of several users."),
+    click.Option(
+        ["--pipeline-root"],
+        metavar="URI",
+        help="Folder for the artifacts: gs://, s3:// or minio://.  [default: the cluster's own]",
+    ),
+    click.Option(
+        ["--service-account"],
+        metavar="NAME",
+        help="Kubernetes' service account of the containers.  [default: the cluster's own]",
+    ),
+    click.Option(
+        ["--no-cache", "use_cache"],
+        is_flag=True,
+        flag_value=False,
+        default=True,
+        help="Run every component, even if its inputs are those of an earlier run.",
+    ),
+    click.Option(
+        ["--cron"],
+        type=Matching(r"\s*\S+(?:\s+\S+){5}\s*", "a time of six fields, seconds first"),
+        metavar="TIME",
+        help="Make a recurring run that starts at these times: '0 0 3 * * *' is every day at 3:00. "
+        "The six fields are second, minute, hour, day, month and day of the week.",
+    ),
 ]
 
 
@@ -26,60 +62,83 @@ _PARAMETERS = [
 def kubeflow() -> None:
     """Compile a pipeline for Kubeflow Pipelines, or run it there.
 
-    To plan the run, the data must also be on this machine: in --images, or where `capsad datasets`
-    finds it.
-
-    The containers read the data from --data-dir.
+    The containers read the data from --data-dir, or look for it by themselves. This machine needs
+    no data. The options of data, training and gates are parameters of the compiled pipeline, so
+    each run may have others.
     """
 
 
-@kubeflow.command("compile", cls=Command, params=list(_PARAMETERS))
+@kubeflow.command("compile", cls=Command, params=list(_COMPILED))
 @click.argument("name", required=False)
 @click.option(
     "--output", type=OutputFile(), metavar="FILE", help="File to write.  [default: NAME.yaml]"
 )
 def compile_command(name: str | None, output: str | None, **given: Any) -> None:
-    """Write the specification of the pipeline NAME, which can then be uploaded."""
-    config, containers = _configure(name, given)
-    output = output or f"{config.name}.yaml"
-    _compile(config, containers, output)
+    """Write the specification of the pipeline NAME, which can then be uploaded.
+
+    The options of data, training and gates become the defaults of its parameters.
+    """
+    pipeline = configs.configure(name).name
+    output = output or f"{pipeline}.yaml"
+    _compile(pipeline, given, output)
     click.echo(f"Written to {output}")
 
 
-@kubeflow.command("run", cls=Command, params=list(_PARAMETERS))
+@kubeflow.command("run", cls=Command, params=[*_COMPILED, *_SUBMISSION])
 @click.argument("name", required=False)
-@click.option("--host", required=True, metavar="URL", help="Address of Kubeflow Pipelines.")
-@click.option("--namespace", help="Namespace of the run, for a Kubeflow of several users.")
-@click.option(
-    "--pipeline-root",
-    metavar="URI",
-    help="Folder for the artifacts: gs://, s3:// or minio://.  [default: the cluster's own]",
-)
-def run_command(
-    name: str | None, host: str, namespace: str | None, pipeline_root: str | None, **given: Any
-) -> None:
+def run_command(name: str | None, **given: Any) -> None:
     """Compile the pipeline NAME and start a run of it on Kubeflow Pipelines."""
+    pipeline = configs.configure(name).name
+    submission = _submission(given)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, f"{pipeline}.yaml")
+        _compile(pipeline, given, path)
+        _submit(path, {}, submission)
+
+
+@kubeflow.command("submit", cls=Command, params=[*_PARAMETERS, *_SUBMISSION])
+@click.argument("file")
+def submit_command(file: str, **given: Any) -> None:
+    """Start a run of the compiled FILE on Kubeflow Pipelines, with other parameters if given."""
+    submission = _submission(given)
+    _submit(file, _texts(given), submission)
+
+
+def _submission(given: dict[str, Any]) -> dict[str, Any]:
+    """Takes what says how a specification is run out of the options."""
+    return {option.name: given.pop(option.name) for option in _SUBMISSION if option.name}
+
+
+def _submit(path: str, texts: dict[str, str], submission: dict[str, Any]) -> None:
     from pipeline import kubeflow_runner  # It is imported here, because it takes a while to load.
 
-    config, containers = _configure(name, given)
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, f"{config.name}.yaml")
-        _compile(config, containers, path)
-        address = kubeflow_runner.submit(
-            path, host, name=config.name, pipeline_root=pipeline_root, namespace=namespace
-        )
+    address = kubeflow_runner.submit(path, texts, kubeflow_runner.Submission(**submission))
     click.echo(f"Started: {address}")
 
 
-def _configure(name: str | None, given: dict[str, Any]) -> tuple[PipelineConfig, KubeflowConfig]:
-    of_containers = {knob.name for knob in knobs(KubeflowConfig)}
-    containers = {key: value for key, value in given.items() if key in of_containers}
-    others = {key: value for key, value in given.items() if key not in of_containers}
-    return configs.configure(name, **others), configs.configure_kubeflow(**containers)
-
-
-def _compile(config: PipelineConfig, containers: KubeflowConfig, path: str) -> None:
+def _compile(pipeline: str, given: dict[str, Any], path: str) -> None:
     from pipeline import kubeflow_runner
 
+    of_containers = {knob.name for knob in knobs(KubeflowConfig)}
+    containers = configs.configure_kubeflow(
+        **{name: value for name, value in given.items() if name in of_containers}
+    )
+    from_environment = configs.from_environment(PipelineConfig)
+    for knob in knobs(PipelineConfig):
+        if knob.name in _LOCAL and knob.name != "output" and knob.name in from_environment:
+            raise UserError(f"{knob.variable} has no meaning on Kubeflow: unset it.")
+    texts = {**_texts(from_environment), **_texts(given)}
+    beam_args = given["beam_args"] or from_environment.get("beam_args", ())
     with console.noise_to(os.devnull):
-        kubeflow_runner.compile_pipeline(plan(config), containers, path)
+        kubeflow_runner.compile_pipeline(pipeline, texts, containers, path, beam_args=beam_args)
+
+
+def _texts(given: dict[str, Any]) -> dict[str, str]:
+    """The texts of the runtime parameters among the values of knobs."""
+    from pipeline.kubeflow.parameters import PARAMETERS
+
+    return {
+        name: knob.text(knob.convert(given[name]))
+        for name, knob in PARAMETERS.items()
+        if given.get(name) not in (None, (), {})
+    }

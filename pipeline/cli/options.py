@@ -15,7 +15,7 @@ _GROUPS = {
     "data": "Data",
     "training": "Training",
     "gate": "Gates that a model must pass",
-    "trainer": "Resources of the Trainer",
+    "containers": "Containers",
     "": "Run",
 }
 
