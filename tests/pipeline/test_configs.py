@@ -118,6 +118,65 @@ def test_npz_files_are_their_own_source():
 
 def test_containers_need_absolute_places():
     for data_dir in (None, "/mnt/data", "gs://bucket/data", "s3://bucket/data"):
-        assert configs.KubeflowConfig(image="i", data_dir=data_dir).data_dir == data_dir
-    with pytest.raises(UserError, match="data folder is where the containers find.*not 'data'"):
-        configs.KubeflowConfig(image="i", data_dir="data")
+        given = configs.configure_kubeflow(image="i", data_dir=data_dir)
+        assert given.data_dir == data_dir
+    with pytest.raises(UserError, match="'data' is not an absolute path, nor does it begin by gs:"):
+        configs.configure_kubeflow(image="i", data_dir="data")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "capsad",
+        "capsad:1.2_a",
+        "host:5000/a/b-c__d:v1",
+        "HOST.example/capsad@sha256:" + "0a" * 32,
+    ],
+)
+def test_names_of_images(image):
+    assert configs.configure_kubeflow(image=image).image == image
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["Capsad", "a b", "capsad:", "http://host/capsad", "a//b", "capsad@sha256:0a", "-x", "a:b:c"],
+)
+def test_what_cannot_be_an_image(image):
+    with pytest.raises(UserError, match=f"'{image}' is not the name of an image such as"):
+        configs.configure_kubeflow(image=image)
+
+
+def test_what_containers_get(monkeypatch):
+    monkeypatch.setenv("CAPSAD_ENV", "A=1 'B=x = y' C=")
+    given = configs.configure_kubeflow(
+        image="i",
+        cpus=["2", "Trainer=4.5"],
+        volumes=["/data=claim", "/a b=c.1"],
+        secrets=["KEY=s3-login/secret_key"],
+        tolerations=["gpu", "a/b=c:NoExecute"],
+    ).containers
+    assert given.cpus == {"": 2, "Trainer": 4.5}
+    assert given.volumes == {"/data": "claim", "/a b": "c.1"}
+    assert given.secrets == {"KEY": "s3-login/secret_key"}
+    assert given.env == {"A": "1", "B": "x = y", "C": ""}
+    assert given.tolerations == ("gpu", "a/b=c:NoExecute")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("cpus", "0", "0"),
+        ("cpus", "=1", "'=1' is not of the form NUMBER or COMPONENT=NUMBER"),
+        ("memory_gb", "Trainer=much", "much"),
+        ("volumes", "data=claim", "'data=claim' is not of the form /FOLDER=CLAIM"),
+        ("volumes", "/data=Claim", "not of the form /FOLDER=CLAIM"),
+        ("secrets", "KEY=secret", "not of the form VARIABLE=SECRET/KEY"),
+        ("env", "1A=b", "not of the form VARIABLE=VALUE"),
+        ("tolerations", "key:Sometimes", "'key:Sometimes' is not of the form KEY=VALUE:EFFECT"),
+        ("retries", "-1", "-1"),
+    ],
+)
+def test_what_containers_cannot_get(name, value, message):
+    with pytest.raises(UserError, match=message) as caught:
+        configs.configure_kubeflow(image="i", **{name: value})
+    assert caught.value.settings == (name,)

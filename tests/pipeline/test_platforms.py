@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipeline import configs, kubeflow_runner, platforms
+from pipeline import configs, platforms
 from pipeline.pipeline import create_pipeline
 from pipeline.plan import plan
 
@@ -13,8 +13,8 @@ from pipeline.plan import plan
 def pipelines(tmp_path_factory):
     output = str(tmp_path_factory.mktemp("out"))
     planned = plan(configs.override(configs.get("digits"), output=output))
-    there = configs.KubeflowConfig(image="capsad:1", data_dir="gs://bucket/digits")
-    on_kubeflow = create_pipeline(planned, kubeflow_runner.platform(planned, there))
+    there = platforms.kubeflow(planned.config.name, "gs://bucket/digits")
+    on_kubeflow = create_pipeline(planned, there)
     return create_pipeline(planned, platforms.local(planned)), on_kubeflow
 
 

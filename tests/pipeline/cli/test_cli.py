@@ -170,9 +170,9 @@ def test_an_option_goes_before_a_variable_and_keeps_its_settings(monkeypatch):
 
 def test_kubeflow_describes_a_run_by_the_same_options():
     run, compiled = cli.main.commands["run"], cli.main.commands["kubeflow"].commands["compile"]
-    own = {"data_dir", "output", "as_json", "infra_validation", "score_images"}
+    own = {"images", "data_dir", "output", "as_json", "infra_validation", "score_images"}
     shared = {option.name for option in run.params} - own
-    assert {"name", "images", "anomaly", "detector", "epochs", "settings", "seed"} <= shared
+    assert {"name", "anomaly", "detector", "epochs", "settings", "seed"} <= shared
     assert shared <= {option.name for option in compiled.params}
 
 
