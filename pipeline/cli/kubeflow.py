@@ -123,22 +123,27 @@ def _compile(pipeline: str, given: dict[str, Any], path: str) -> None:
     containers = configs.configure_kubeflow(
         **{name: value for name, value in given.items() if name in of_containers}
     )
-    from_environment = configs.from_environment(PipelineConfig)
-    for knob in knobs(PipelineConfig):
-        if knob.name in _LOCAL and knob.name != "output" and knob.name in from_environment:
-            raise UserError(f"{knob.variable} has no meaning on Kubeflow: unset it.")
-    texts = {**_texts(from_environment), **_texts(given)}
-    beam_args = given["beam_args"] or from_environment.get("beam_args", ())
+    texts = _texts(given)
+    beam_args = given["beam_args"] or configs.from_environment(PipelineConfig).get("beam_args", ())
     with console.noise_to(os.devnull):
         kubeflow_runner.compile_pipeline(pipeline, texts, containers, path, beam_args=beam_args)
 
 
 def _texts(given: dict[str, Any]) -> dict[str, str]:
-    """The texts of the runtime parameters among the values of knobs."""
+    """The texts of the runtime parameters among options, with the variables under them.
+
+    Raises:
+        UserError: if a variable is out of range or has no meaning on Kubeflow.
+    """
     from pipeline.kubeflow.parameters import PARAMETERS
 
+    values = configs.from_environment(PipelineConfig)
+    for knob in knobs(PipelineConfig):
+        if knob.name in _LOCAL and knob.name != "output" and knob.name in values:
+            raise UserError(f"{knob.variable} has no meaning on Kubeflow: unset it.")
+    values |= {name: value for name, value in given.items() if value not in (None, ())}
     return {
-        name: knob.text(knob.convert(given[name]))
+        name: knob.text(knob.convert(values[name]))
         for name, knob in PARAMETERS.items()
-        if given.get(name) not in (None, (), {})
+        if name in values
     }

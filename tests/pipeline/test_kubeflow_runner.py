@@ -308,6 +308,17 @@ def test_a_compiled_file_runs_with_other_parameters(server, host, compiled):
     assert posted["runtime_config"]["parameters"] == {"anomaly": "7", "seed": "2"}
 
 
+def test_variables_are_parameters_of_a_submission(server, host, compiled, monkeypatch):
+    monkeypatch.setenv("CAPSAD_SEED", "8")
+    monkeypatch.setenv("CAPSAD_EPOCHS", "6")
+    assert capsad("submit", str(compiled), "--host", host, "--epochs", "5").exit_code == 0
+    (_, posted) = server.posted[-1]
+    assert posted["runtime_config"]["parameters"] == {"seed": "8", "epochs": "5"}
+    monkeypatch.setenv("CAPSAD_SCORE_IMAGES", "photos")
+    refused = capsad("submit", str(compiled), "--host", host)
+    assert refused.output == "Error: CAPSAD_SCORE_IMAGES has no meaning on Kubeflow: unset it.\n"
+
+
 def test_names_tell_runs_apart(server, host, compiled):
     for anomaly in ((), ("--anomaly", "7")):
         assert capsad("submit", str(compiled), "--host", host, *anomaly).exit_code == 0
