@@ -6,7 +6,7 @@ MNIST's training images, repeated, in TFRecords of 500, are scored by a small Ca
 largest size is feasible) on one worker, in the command's own process, and on two processes of
 Beam's direct runner. Every run is a command of its own, imports and all. A size is left out when
 the rate of the one before says that it takes longer than `--longest`. The table goes to
-benchmarks/results/batch-scoring.md.
+docs/results/batch-scoring.md.
 """
 
 import argparse
@@ -151,7 +151,7 @@ def write_table(rows: list[str]) -> None:
         "|---:|---:|---:|---:|---:|",
         *rows,
     ]
-    target = Path(__file__).parent / "results" / "batch-scoring.md"
+    target = Path(__file__).parents[1] / "docs" / "results" / "batch-scoring.md"
     target.write_text("\n".join(lines) + "\n")
     print(rows[-1], flush=True)
 

@@ -4,7 +4,7 @@
 
 FOLDER holds MNIST's four files. For float32 and bfloat16 it trains the whole schedule of one
 anomaly class and reports seconds an epoch (the first, which compiles, apart), images/s, and auROC.
-Prints a table and, last, one line of JSON; `--save` writes benchmarks/results/gpu.md.
+Prints a table and, last, one line of JSON; `--save` writes docs/results/gpu.md.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20, help="epochs of each training")
     parser.add_argument("--batch-size", type=int, default=100, help="images a step")
     parser.add_argument("--limit", type=int, help="training images used, for a trial")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/gpu.md")
+    parser.add_argument("--save", action="store_true", help="write docs/results/gpu.md")
     arguments = parser.parse_args()
 
     config = configs.override(
@@ -108,7 +108,9 @@ def main() -> None:
     ]
     print("\n".join(lines))
     if arguments.save:
-        (Path(__file__).parent / "results" / "gpu.md").write_text("\n".join(lines) + "\n")
+        (Path(__file__).parents[1] / "docs" / "results" / "gpu.md").write_text(
+            "\n".join(lines) + "\n"
+        )
     print(json.dumps(rows))
 
 

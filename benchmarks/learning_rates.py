@@ -7,8 +7,8 @@ Each detector is trained with each rate, without the class 9, and judged by its 
 `eval` split, which holds no anomaly. No auROC is computed, so that none can be chosen by it. A
 detector's default is the smallest rate whose geometric mean of the losses on both data sets is at
 most 1 % above the best: that much is noise, and smaller rates fail less often. The results
-are appended to benchmarks/results/learning-rates.jsonl; what is there is not trained again.
-benchmarks/results/learning-rates.md is written from all of it.
+are appended to docs/results/learning-rates.jsonl; what is there is not trained again.
+docs/results/learning-rates.md is written from all of it.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from pipeline.plan import plan
 RATES = (0.0003, 0.001, 0.003, 0.005, 0.01, 0.02, 0.05)
 RATES_OF_DBN = (0.003, 0.01, 0.03, 0.05, 0.1, 0.2, 0.5)  # of contrastive divergence, not of Adam
 NOISE = 1.01
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
 ROWS, TABLE = Rows(RESULTS / "learning-rates.jsonl"), RESULTS / "learning-rates.md"
 
 

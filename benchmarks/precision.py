@@ -3,7 +3,7 @@
     python benchmarks/precision.py --mnist FOLDER --fashion-mnist FOLDER
 
 Each pair of trainings has the same splits and the same seed. The results are appended to
-benchmarks/results/precision.jsonl; what is there is not trained again. precision.md there is
+docs/results/precision.jsonl; what is there is not trained again. precision.md there is
 written from all of it.
 """
 
@@ -28,7 +28,7 @@ from pipeline.plan import plan
 PRECISIONS = ("float32", "bfloat16")
 ANOMALIES = (("mnist", "2"), ("mnist", "9"), ("fashion_mnist", "Sneaker"))
 SEEDS = (0, 1, 2)
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
 ROWS, TABLE = Rows(RESULTS / "precision.jsonl"), RESULTS / "precision.md"
 
 

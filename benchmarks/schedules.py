@@ -6,7 +6,7 @@
 `search` trains every candidate for one epoch on MNIST without the 9 and ranks them by margin loss
 on the `eval` split, which holds no anomaly; it prints no auROC, so that none can be chosen by it.
 `result` reports auROC for anomalies 2 and 9 after 1, 2 and 4 epochs of the default schedule. Both
-append to benchmarks/results/schedules-{search,result}.jsonl, what is there is not trained again,
+append to docs/results/schedules-{search,result}.jsonl, what is there is not trained again,
 and write schedules.md there.
 """
 
@@ -35,7 +35,7 @@ CANDIDATES = [
     {"schedule": "one_cycle", "learning_rate": 0.002, "batch_size": 50},
     {"schedule": "one_cycle", "learning_rate": 0.003, "batch_size": 50},
 ]
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
 def train(splits: dict[str, Split], epochs: int, settings: dict) -> tuple[dict, dict]:

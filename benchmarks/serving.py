@@ -4,7 +4,7 @@
 
 MODEL is a run's output folder. The server is tensorflow_model_server if it is on the PATH, else the
 stand-in of the tests, which runs the same model in Python. Each client sends one image, waits
-for its scores, and sends the next. Writes benchmarks/results/serving.md.
+for its scores, and sends the next. Writes docs/results/serving.md.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from components.serving.runner import newest_version
 from pipeline.machine import describe
 
 ROOT = Path(__file__).parents[1]
-TABLE = ROOT / "benchmarks" / "results" / "serving.md"
+TABLE = ROOT / "docs" / "results" / "serving.md"
 CLIENTS, SECONDS = (1, 8, 64), 20
 REAL = "tensorflow_model_server"
 

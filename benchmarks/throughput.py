@@ -8,7 +8,7 @@ same mood, and the median turn counts. A table that was taken while the machine 
 marked as loaded. The peer is github.com/XifengGuo/CapsNet-Keras, branch
 tf2.2, in a folder that you fetch; PYTHON is that of an environment with tensorflow, tf-keras,
 pandas, matplotlib and pillow. Prints tables and, last, one line of JSON about 28x28x1;
-`--save` writes the tables and the chart to benchmarks/results/throughput.{md,svg}.
+`--save` writes the tables and the chart to docs/results/throughput.{md,svg}.
 """
 
 import argparse
@@ -40,6 +40,7 @@ NAMES = {
     "peer": "CapsNet-Keras",
 }
 HERE = Path(__file__).parent
+RESULTS = HERE.parent / "docs" / "results"
 
 
 class Worker:
@@ -193,7 +194,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="training steps a turn")
     parser.add_argument("--turns", type=int, default=5, help="turns of each variant")
     parser.add_argument("--shape", choices=[*map(str, SHAPES)], help="one shape alone")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results")
+    parser.add_argument("--save", action="store_true", help="write docs/results")
     arguments = parser.parse_args()
     if arguments.peer and not (arguments.peer / "capsulenet.py").is_file():
         parser.error(f"--peer: {arguments.peer} holds no capsulenet.py")
@@ -239,8 +240,8 @@ def main() -> None:
             "![images per second](throughput.svg)",
             "",
         ]
-        (HERE / "results" / "throughput.md").write_text("\n".join(head + lines).rstrip() + "\n")
-        chart(measured, HERE / "results" / "throughput.svg")
+        (RESULTS / "throughput.md").write_text("\n".join(head + lines).rstrip() + "\n")
+        chart(measured, RESULTS / "throughput.svg")
     print(
         json.dumps(
             {

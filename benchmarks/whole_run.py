@@ -4,7 +4,7 @@
     python benchmarks/whole_run.py mnist --anomaly 9 --epochs 1 --data-dir FOLDER
 
 Arguments are those of `capsad run`. Prints a table and, last, one line of JSON; `--save` writes
-the table to benchmarks/results/whole-run-NAME.md.
+the table to docs/results/whole-run-NAME.md.
 """
 
 import json
@@ -63,7 +63,7 @@ def main() -> None:
     ]
     print("\n".join(table))
     if "--save" in sys.argv:
-        target = Path(__file__).parent / "results" / f"whole-run-{arguments[0]}.md"
+        target = Path(__file__).parents[1] / "docs" / "results" / f"whole-run-{arguments[0]}.md"
         target.write_text("\n".join(table) + "\n")
     print(
         json.dumps(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class NetworkDetector(PixelDetector):
     """Adds settings for epochs, batches, augmentation and Adam, and a method for training."""
 
-    # benchmarks/results/learning-rates.md shows how those of one_cycle were chosen for each.
+    # docs/results/learning-rates.md shows how those of one_cycle were chosen for each.
     default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.001}
 
     epochs: int = setting(20, "Number of passes over the training images.")
