@@ -123,6 +123,17 @@ def test_the_image_is_made_of_what_is_there_and_not_left_out():
     assert {source.split("/")[0] for source in copied} == allowed
 
 
+def test_every_relative_link_of_a_document_leads_somewhere():
+    files = subprocess.run(
+        ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    for file in files:
+        for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / file).read_text()):
+            target = link.partition("#")[0]
+            if target and ":" not in target:
+                assert ((ROOT / file).parent / target).exists(), f"{file}: {link}"
+
+
 def test_no_folder_of_a_machine_and_no_registry_in_any_file():
     files = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
