@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 STAMP := $(VENV)/.ready
 TORCH := .venv-torch
+DOCS := .venv-docs
 # The tests of a file share what they prepare.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help setup demo test test-fast test-torch reliability tables lint lock audit clean
+.PHONY: help setup demo test test-fast test-torch reliability tables docs lint lock audit clean
 
 help:  ## Show this help.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +32,7 @@ $(STAMP): $(wildcard requirements/tfx-*.txt) pyproject.toml pipeline/stack.py Ma
 demo: $(STAMP)  ## Train, judge, bless and push a detector on real digits.
 	@$(RUN) capsad run digits
 
-test: $(STAMP) lint  ## All tests, the end-to-end runs included.
+test: $(STAMP) lint docs  ## All tests, the end-to-end runs included.
 	@$(RUN) pytest $(PARALLEL)
 
 test-fast: $(STAMP) lint  ## The tests that take minutes at most.
@@ -47,11 +48,14 @@ tables: $(STAMP)  ## Tables, figures and model cards anew from docs/results/stud
 test-torch: $(TORCH)/.ready  ## The tests of layers and detectors on PyTorch, in .venv-torch.
 	@KERAS_BACKEND=torch $(TORCH)/bin/python -m pytest tests/models
 
-$(TORCH)/.ready: requirements/torch.txt Makefile
-	@set -e; echo "Installing requirements/torch.txt into $(TORCH)"; \
-	test -x $(TORCH)/bin/python || $(PYTHON) -m venv $(TORCH); \
-	$(TORCH)/bin/python -m pip install --quiet --disable-pip-version-check $$(grep '^uv==' requirements/torch.txt); \
-	VIRTUAL_ENV="$(abspath $(TORCH))" $(TORCH)/bin/uv pip sync --quiet requirements/torch.txt
+docs: $(DOCS)/.ready  ## The documentation site, into build/site; an environment of its own.
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict --site-dir build/site && echo "build/site/index.html"
+
+.venv-%/.ready: requirements/%.txt Makefile
+	@set -e; echo "Installing requirements/$*.txt into .venv-$*"; \
+	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*; \
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check $$(grep '^uv==' requirements/$*.txt); \
+	VIRTUAL_ENV="$(abspath .venv-$*)" .venv-$*/bin/uv pip sync --quiet requirements/$*.txt
 	@touch $@
 
 lint: $(STAMP)  ## Style, docstrings, types and import contracts.
@@ -67,9 +71,11 @@ lock: $(STAMP)  ## Compile the locks anew.
 		pyproject.toml -o requirements/image.txt
 	{ cat requirements/torch.in; grep '^keras==' requirements/tfx-1.16.txt; } | $(BIN)/uv pip compile --upgrade \
 		--no-annotate --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_36 - -o requirements/torch.txt
+	$(BIN)/uv pip compile --upgrade --no-annotate --no-header --python-version 3.11 \
+		--python-platform x86_64-manylinux_2_36 requirements/docs.in -o requirements/docs.txt
 
 audit: $(STAMP)  ## Look for known vulnerabilities that SECURITY.md does not list; needs a network.
 	@$(BIN)/uv tool run --quiet --from pip-audit==2.10.1 python requirements/audit.py
 
 clean:  ## Remove the environments; runs/ stays.
-	rm -rf $(VENV) $(TORCH) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TORCH) $(DOCS) build .pytest_cache .ruff_cache
