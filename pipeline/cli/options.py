@@ -10,6 +10,7 @@ import click
 from models.errors import UserError
 from pipeline import configs
 from pipeline.knobs import Knob, knobs
+from pipeline.parameters import FiniteRange
 
 _GROUPS = {
     "data": "Data",
@@ -89,6 +90,15 @@ class Command(click.Command):
         others = "--set {}=..." if "settings" in options else ""
         named = [options.get(name, others.format(name)) for name in error.settings]
         return f" See {', '.join(filter(None, named))}." if any(named) else ""
+
+
+alpha_option = click.option(
+    "--alpha",
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
+    default=0.05,
+    show_default=True,
+    help="Share of normal images that may be flagged by mistake.",
+)
 
 
 def knob_options(

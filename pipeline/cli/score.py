@@ -17,7 +17,7 @@ from models.files import whole_file
 from pipeline.beam_args import beam_args as with_defaults
 from pipeline.beam_args import check_engine
 from pipeline.cli import console
-from pipeline.cli.options import Command, knob_options
+from pipeline.cli.options import Command, alpha_option, knob_options
 from pipeline.configs import PipelineConfig, from_environment
 from pipeline.parameters import FiniteRange, OutputFile, OutputFolder
 
@@ -37,13 +37,7 @@ _FORMATS, _BEAM_FORMATS = ("table", "csv", "jsonl"), ("tfrecord", "parquet")
     show_default=True,
     help="Seconds that a request to the --url may take.",
 )
-@click.option(
-    "--alpha",
-    type=FiniteRange(0, 1, min_open=True, max_open=True),
-    default=0.05,
-    show_default=True,
-    help="Share of normal images that may be flagged by mistake.",
-)
+@alpha_option
 @click.option(
     "--format",
     "format_name",

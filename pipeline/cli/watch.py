@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from models.files import write_whole
-from pipeline.cli.options import Command
+from pipeline.cli.options import Command, alpha_option
 from pipeline.parameters import FiniteRange, OutputFile
 
 if TYPE_CHECKING:
@@ -20,13 +20,7 @@ _ALARM = 1  # exit code
 
 @click.command(cls=Command)
 @click.argument("scores", nargs=-1, required=True)
-@click.option(
-    "--alpha",
-    type=FiniteRange(0, 1, min_open=True, max_open=True),
-    default=0.05,
-    show_default=True,
-    help="Share of normal images that may be flagged by mistake.",
-)
+@alpha_option
 @click.option(
     "--level",
     type=FiniteRange(0, 1, min_open=True, max_open=True),
