@@ -41,6 +41,36 @@ def maximum_softmax_probability(logits: keras.KerasTensor) -> keras.KerasTensor:
     return ops.max(ops.softmax(ops.cast(logits, "float32"), axis=-1), axis=-1)
 
 
+def max_logit(logits: keras.KerasTensor) -> keras.KerasTensor:
+    """`max_c logits_c`: the largest logit, before the softmax.
+
+    Args:
+        logits: float tensor, shape (B, C).
+
+    Returns:
+        Float32 tensor, shape (B,), any value, higher = more normal.
+
+    Reference:
+        Hendrycks et al. 2022, arXiv 1911.11132.
+    """
+    return ops.max(ops.cast(logits, "float32"), axis=-1)
+
+
+def energy(logits: keras.KerasTensor) -> keras.KerasTensor:
+    """`log sum_c exp(logits_c)`: minus the free energy, at temperature 1.
+
+    Args:
+        logits: float tensor, shape (B, C).
+
+    Returns:
+        Float32 tensor, shape (B,), any value, higher = more normal.
+
+    Reference:
+        Liu, Wang, Owens, Li 2020, arXiv 2010.03759.
+    """
+    return ops.logsumexp(ops.cast(logits, "float32"), axis=-1)
+
+
 def reconstruction_error(
     images: keras.KerasTensor, reconstruction: keras.KerasTensor
 ) -> keras.KerasTensor:

@@ -114,8 +114,8 @@ class CnnSoftmaxDetector(CnnDetector):
             inputs,
             {
                 "msp": scores.maximum_softmax_probability(logits),
-                "max_logit": keras.ops.max(logits, axis=-1),
-                "energy": keras.ops.logsumexp(logits, axis=-1),
+                "max_logit": scores.max_logit(logits),
+                "energy": scores.energy(logits),
                 "knn": knn,
                 "class_probabilities": keras.ops.softmax(logits, axis=-1),
                 "nearest_image": nearest_image,

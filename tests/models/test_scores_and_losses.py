@@ -45,6 +45,20 @@ def test_prediction_probability_is_the_longest_capsule_without_softmax():
     )
 
 
+def test_scores_of_logits_are_those_of_the_papers():
+    logits = np.array([[1.0, 2.0, -1.0], [800.0, 0.0, 0.0]])
+    np.testing.assert_allclose(scores.max_logit(logits), [2, 800])
+    # The second would overflow if the exponentials were added up as they are.
+    np.testing.assert_allclose(
+        scores.energy(logits), [np.log(np.exp(logits[0]).sum()), 800], rtol=1e-6
+    )
+    softmax = np.exp(2) / np.exp(logits[0]).sum()
+    np.testing.assert_allclose(scores.maximum_softmax_probability(logits), [softmax, 1], rtol=1e-6)
+    for score in (scores.max_logit, scores.energy, scores.maximum_softmax_probability):
+        half = score(keras.ops.cast(logits, "float16"))
+        assert keras.backend.standardize_dtype(half.dtype) == "float32"
+
+
 def test_anomalousness_turns_normality_scores_only():
     values = np.array([0.1, 0.9])
     np.testing.assert_array_equal(anomalousness("pp", values), -values)
