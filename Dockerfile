@@ -31,8 +31,9 @@ COPY README.md LICENSE pyproject.toml ./
 COPY models models
 COPY components components
 COPY pipeline pipeline
+COPY capsad capsad
 RUN uv pip install --quiet --no-deps --no-build-isolation --editable . \
-    && python -m compileall -q .venv/lib models components pipeline
+    && python -m compileall -q .venv/lib models components pipeline capsad
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="capsad" \

@@ -94,7 +94,7 @@ def fresh_python(tmp_path):
             ""
             if ours
             else "import sys\n"
-            "for name in ('models', 'components', 'pipeline'):\n"
+            "for name in ('models', 'components', 'pipeline', 'capsad'):\n"
             "    sys.modules[name] = None\n"
         )
         result = subprocess.run(

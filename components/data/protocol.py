@@ -16,6 +16,7 @@ UNUSED = -1
 ANOMALY_LABEL = -1
 LEAST_IMAGES = 2
 """Smallest number of images that a normal class needs in `train`."""
+_LEAST_TO_SPLIT = 10
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,43 @@ def hold_out(
     repeated = _leave_out_repeated(index, splits)
     _finish_test(index, splits, anomaly, split_seed, balanced)
     return HeldOut(index, splits, repeated)
+
+
+def split_normal(
+    images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], split_seed: int
+) -> np.ndarray:
+    """Assigns normal images in memory to `train`, `eval` and `calibration`.
+
+    The different images of each class are ordered by a hash of their content and of `split_seed`:
+    the first fifth is for `calibration`, the next tenth for `eval`. So shares are exact in each
+    class, which matters where images are few, and equal images of a class share a split.
+
+    Args:
+        images: array, shape (N, ...).
+        labels: int array, shape (N,), indices of `class_names`.
+        class_names: names of the classes.
+        split_seed: seed of the hash.
+
+    Returns:
+        Indices into `SPLITS`, int array, shape (N,).
+
+    Raises:
+        UserError: if a class has less than 10 different images.
+    """
+    hashes = _hashes([image.tobytes() for image in images], split_seed, "split")
+    splits = np.full(len(images), TRAIN)
+    for label, name in enumerate(class_names):
+        (own,) = np.nonzero(labels == label)
+        different, ranks = np.unique(hashes[own], return_inverse=True)
+        if len(different) < _LEAST_TO_SPLIT:
+            raise UserError(
+                f"Class '{name}' has {len(different)} different images, and at least "
+                f"{_LEAST_TO_SPLIT} are needed: give more images, or leave the class out."
+            )
+        places = (ranks + 0.5) / len(different)
+        splits[own[places < 0.3]] = EVAL
+        splits[own[places < 0.2]] = CALIBRATION
+    return splits
 
 
 def _assign(

@@ -96,21 +96,12 @@ def export(
     channels = scorer.input.shape[-1]
     arrays = tf.TensorSpec([None, None, None, channels], tf.uint8, "images")
     encoded = tf.TensorSpec([None], tf.string, "images")
-    names = tf.constant(class_names or _numbers(scorer.output["class_probabilities"].shape[-1]))
-    known = json.dumps(_metadata(scorer, arguments), ensure_ascii=False)
+    known = json.dumps(metadata(scorer, arguments), ensure_ascii=False)
 
     # The graph of the scorer is large. As functions, the signatures share it.
     @tf.function(input_signature=[arrays], autograph=False)
     def explain_arrays(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = {name: _finite(value) for name, value in scorer(images).items()}
-        if image_names is not None and NEAREST_IMAGE in outputs:
-            outputs[NEAREST_IMAGE] = tf.gather(tf.constant(image_names), outputs[NEAREST_IMAGE])
-        if ANOMALY_SCORE in outputs:
-            score = outputs[ANOMALY_SCORE]
-            outputs[LEAST_ALPHA] = tf.fill(tf.shape(score), 1 / (_calibration_size(scorer) + 1))
-            outputs[FLAGGED] = score > 1 - alpha
-        most = tf.argmax(outputs["class_probabilities"], axis=-1)
-        return {**outputs, MOST_SIMILAR_CLASS: tf.gather(names, most)}
+        return served_outputs(scorer, scorer(images), arguments)
 
     @tf.function(input_signature=[encoded], autograph=False)
     def decode(images: tf.Tensor) -> tf.Tensor:
@@ -150,6 +141,29 @@ def export(
     write_sums(folder)
 
 
+def served_outputs(
+    scorer: keras.Model, outputs: Mapping[str, tf.Tensor], arguments: Mapping[str, Any]
+) -> dict[str, tf.Tensor]:
+    """Makes what the signatures return of the outputs of `scorer`, pictures included.
+
+    Args:
+        scorer: model that the `fit` of a detector returns.
+        outputs: its outputs for a batch of images.
+        arguments: `class_names`, `image_names` and `alpha`, see `export`.
+    """
+    outputs = {name: _finite(value) for name, value in outputs.items()}
+    image_names = arguments["image_names"]
+    if image_names is not None and NEAREST_IMAGE in outputs:
+        outputs[NEAREST_IMAGE] = tf.gather(tf.constant(image_names), outputs[NEAREST_IMAGE])
+    if ANOMALY_SCORE in outputs:
+        score = outputs[ANOMALY_SCORE]
+        outputs[LEAST_ALPHA] = tf.fill(tf.shape(score), 1 / (_calibration_size(scorer) + 1))
+        outputs[FLAGGED] = score > 1 - arguments["alpha"]
+    probabilities = outputs["class_probabilities"]
+    names = tf.constant(arguments["class_names"] or _numbers(probabilities.shape[-1]))
+    return {**outputs, MOST_SIMILAR_CLASS: tf.gather(names, tf.argmax(probabilities, axis=-1))}
+
+
 def _numbers(count: int) -> list[str]:
     return [str(number) for number in range(count)]
 
@@ -158,8 +172,13 @@ def _calibration_size(scorer: keras.Model) -> int:
     return scorer.get_layer(ANOMALY_SCORE).size
 
 
-def _metadata(scorer: keras.Model, arguments: dict[str, Any]) -> dict[str, Any]:
-    """What the signature `metadata` tells."""
+def metadata(scorer: keras.Model, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the signature `metadata` tells.
+
+    Args:
+        scorer: model that the `fit` of a detector returns.
+        arguments: the arguments of `export`.
+    """
     known = {
         **arguments["about"],
         "classes": arguments["class_names"]

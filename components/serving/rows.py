@@ -51,7 +51,7 @@ def rows(paths: Sequence[str], outputs: dict[str, np.ndarray], alpha: float) -> 
         ),
         key=lambda name: (outputs[name].dtype.kind in "US", name),
     )
-    flagged = _exceeds(outputs[_SCORE], alpha)
+    flagged = exceeds(outputs[_SCORE], alpha)
     for i, path in enumerate(paths):
         yield {
             "image": os.fsencode(path).decode(errors="backslashreplace"),
@@ -65,7 +65,7 @@ def rows(paths: Sequence[str], outputs: dict[str, np.ndarray], alpha: float) -> 
 
 def cannot_flag(outputs: dict[str, np.ndarray], alpha: float) -> str:
     """A sentence if the model can flag no image at all with `alpha`, else nothing."""
-    if LEAST_ALPHA not in outputs or _exceeds(1 - outputs[LEAST_ALPHA], alpha).any():
+    if LEAST_ALPHA not in outputs or exceeds(1 - outputs[LEAST_ALPHA], alpha).any():
         return ""
     least = float(outputs[LEAST_ALPHA].max())
     return (
@@ -74,8 +74,8 @@ def cannot_flag(outputs: dict[str, np.ndarray], alpha: float) -> str:
     )
 
 
-def _exceeds(anomaly_score: np.ndarray, alpha: float) -> np.ndarray:
-    # This is computed in float32, as in the report.
+def exceeds(anomaly_score: np.ndarray, alpha: float) -> np.ndarray:
+    """Tells which images are flagged with `alpha`, in float32 as in the report: bool (N,)."""
     return anomaly_score > np.float32(1 - alpha)
 
 

@@ -1,27 +1,26 @@
 """Loads and runs a SavedModel, and reads what its outputs are."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from components.data.pixels import decoder_reason
-from components.serving.clients.base import INPUT, Client, Refused, as_array
+from components.serving.clients.base import INPUT, LocalClient, Refused, as_array
 from components.serving.sums import FILE, check_whole
 from models.errors import UserError
 
 _FILE = "saved_model.pb"
 _SIGNATURE = "score_images"
-# A batch is limited in both, because large images need much memory for features.
-_MOST_IMAGES, _MOST_PIXELS = 100, 40 * 224 * 224
 
 Kind = Literal["text", "flag", "number", "numbers"]
 
 
-class SavedModelClient(Client):
+class SavedModelClient(LocalClient):
     """Runs the SavedModel in `folder` in this process.
 
     Args:
@@ -46,27 +45,16 @@ class SavedModelClient(Client):
             raise Refused(decoder_reason(error.message)) from error
         return {name: as_array(value.numpy()) for name, value in outputs.items()}
 
-    def score_arrays(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Scores decoded images in batches.
+    def score_batch(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Scores a batch of decoded images, see `LocalClient`."""
+        signature = self._model.signatures[self.signature.replace("images", "arrays")]
+        outputs = signature(**{INPUT: tf.constant(images)})
+        return {name: as_array(value.numpy()) for name, value in outputs.items()}
 
-        Args:
-            images: uint8 array, shape (N, H, W, K), N >= 1, with K as in training.
-
-        Returns:
-            Name of each output -> float32 or str array whose first axis has length N.
-        """
-        _, height, width, _ = images.shape
-        size = min(_MOST_IMAGES, max(1, _MOST_PIXELS // (height * width)))
-        batches = [
-            self._model.signatures[self.signature.replace("images", "arrays")](
-                **{INPUT: tf.constant(images[start:][:size])}
-            )
-            for start in range(0, len(images), size)
-        ]
-        return {
-            name: np.concatenate([as_array(batch[name].numpy()) for batch in batches])
-            for name in batches[0]
-        }
+    def metadata(self) -> dict[str, Any]:
+        """What is known of the model, see the signature `metadata` of `export`."""
+        (known,) = self._model.signatures["metadata"](query=tf.constant([""]))["metadata"].numpy()
+        return json.loads(known)
 
 
 def output_kinds(folder: str) -> dict[str, Kind]:

@@ -117,7 +117,7 @@ def test_the_image_is_made_of_what_is_there_and_not_left_out():
     allowed = {
         line[1:] for line in (ROOT / ".dockerignore").read_text().split() if line.startswith("!")
     }
-    assert {"models", "components", "pipeline", "requirements"} <= copied
+    assert {"models", "components", "pipeline", "capsad", "requirements"} <= copied
     for source in copied:
         assert (ROOT / source).exists(), source
     assert {source.split("/")[0] for source in copied} == allowed

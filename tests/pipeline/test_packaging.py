@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_setup_py_packs_all_code_and_the_files_beside_it(tmp_path):
-    for name in ("models", "components", "pipeline"):
+    for name in ("models", "components", "pipeline", "capsad"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
@@ -26,7 +26,7 @@ def test_setup_py_packs_all_code_and_the_files_beside_it(tmp_path):
         names = {name.partition("/")[2] for name in packed.getnames()}
     needed = {
         str(path.relative_to(ROOT))
-        for package in ("models", "components", "pipeline")
+        for package in ("models", "components", "pipeline", "capsad")
         for path in (ROOT / package).rglob("*")
         if path.suffix in (".py", ".html", ".pbtxt", ".typed")
     }

@@ -1,10 +1,11 @@
 """The interface of all clients, and the code that they share."""
 
 import abc
+import copy
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -16,6 +17,8 @@ ATTEMPTS = 5
 MOST_BYTES = 512 * 1024**2
 """Largest answer of a server, in bytes after decompression."""
 _LONGEST_MESSAGE = 300
+# A batch is limited in both, because large images need much memory for features.
+_MOST_IMAGES, _MOST_PIXELS = 100, 40 * 224 * 224
 _FIRST_PAUSE = 0.25  # seconds; each pause is twice as long as the one before
 
 
@@ -51,6 +54,38 @@ class Client(abc.ABC):
             Refused: if an image cannot be decoded.
             UserError: if the model cannot be reached, or if it is not one of ours.
         """
+
+
+class LocalClient(Client):
+    """Base class of clients that run a model in this process."""
+
+    def with_pictures(self, pictures: bool) -> Self:
+        """Returns a client of the same model, see `Client`."""
+        client = copy.copy(self)
+        Client.__init__(client, pictures)
+        return client
+
+    def score_arrays(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Scores decoded images in batches.
+
+        Args:
+            images: uint8 array, shape (N, H, W, K), N >= 1, with K as in training.
+
+        Returns:
+            Name of each output -> float32 or str array whose first axis has length N.
+        """
+        _, height, width, _ = images.shape
+        size = min(_MOST_IMAGES, max(1, _MOST_PIXELS // (height * width)))
+        batches = [self.score_batch(images[start:][:size]) for start in range(0, len(images), size)]
+        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+    @abc.abstractmethod
+    def score_batch(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Scores a batch of decoded images, see `score_arrays`."""
+
+    @abc.abstractmethod
+    def metadata(self) -> dict[str, Any]:
+        """What is known of the model, see the signature `metadata` of `export`."""
 
 
 class RemoteClient(Client):
