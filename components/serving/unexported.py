@@ -1,5 +1,6 @@
 """Runs a scorer that was not exported, with the outputs of the SavedModel that it would become."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,7 +73,7 @@ class ScorerClient(LocalClient):
 
     def metadata(self) -> dict[str, Any]:
         """What is known of the model, see the signature `metadata` of `export`."""
-        return metadata(self.scorer, self._arguments)
+        return json.loads(json.dumps(metadata(self.scorer, self._arguments)))
 
     def save(self, folder: str) -> None:
         """Exports the scorer to a folder, which appears whole.

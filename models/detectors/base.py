@@ -25,6 +25,13 @@ def image_shape(images: np.ndarray) -> tuple[int, int, int]:
     return height, width, channels
 
 
+def class_probabilities(logits: keras.KerasTensor) -> keras.KerasTensor:
+    """Returns the softmax of logits (B, C): 1 if there is one class, where Keras would warn."""
+    from keras import ops
+
+    return ops.softmax(logits, axis=-1) if logits.shape[-1] > 1 else ops.ones_like(logits)
+
+
 @dataclass(kw_only=True)
 class Detector(abc.ABC):
     """Base class of detectors: `fit` makes a Keras model from images to named scores.

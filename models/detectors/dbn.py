@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from models.detectors.base import class_probabilities
 from models.detectors.pixels import PixelDetector
 from models.detectors.settings import setting
 from models.errors import UserError
@@ -83,7 +84,7 @@ class DbnDetector(PixelDetector):
             inputs,
             {
                 "re": scores.reconstruction_error(scaled, reconstruction),
-                "class_probabilities": keras.ops.softmax(-distances, axis=-1),
+                "class_probabilities": class_probabilities(-distances),
                 "reconstruction": reconstruction,
             },
             name=self.name,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from models.detectors.base import class_probabilities
 from models.detectors.network import NetworkDetector
 from models.detectors.settings import setting
 from models.inference import outputs_on
@@ -97,7 +98,7 @@ class DeepSvddDetector(NetworkDetector):
             inputs,
             {
                 "distance": -ops.min(distances, axis=-1),
-                "class_probabilities": ops.softmax(-distances, axis=-1),
+                "class_probabilities": class_probabilities(-distances),
             },
             name=self.name,
         )

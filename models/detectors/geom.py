@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from models.detectors.base import image_shape
+from models.detectors.base import class_probabilities, image_shape
 from models.detectors.network import NetworkDetector
 from models.detectors.settings import setting
 from models.errors import UserError
@@ -117,7 +117,7 @@ class GeomDetector(NetworkDetector):
             inputs,
             {
                 "geom": ops.max(mean, axis=-1),
-                "class_probabilities": ops.softmax(mean, axis=-1),
+                "class_probabilities": class_probabilities(mean),
             },
             name=self.name,
         )

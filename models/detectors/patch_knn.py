@@ -12,6 +12,7 @@ from models.detectors.backbone import (
     standardised,
     standardised_map,
 )
+from models.detectors.base import class_probabilities
 
 if TYPE_CHECKING:
     from models.detectors.backbone import FeatureData, Tensors
@@ -57,15 +58,12 @@ class PatchKnnDetector(BackboneDetector):
         top = most_unusual(nearest)
         terms = standardised(features, {"image": image, "top": top}, data.usual)
         by_class = -ops.mean(distances, axis=(1, 2))
-        # Keras warns of a softmax of one value.
-        several = by_class.shape[-1] > 1
-        probabilities = ops.softmax(by_class, axis=-1) if several else ops.ones_like(by_class)
         return {
             "patches": -terms["image"] - beyond(terms["top"]),
             "whole_image": -image,
             "patch_mean": -ops.mean(nearest, axis=(1, 2)),
             "patch_top": -top,
-            "class_probabilities": probabilities,
+            "class_probabilities": class_probabilities(by_class),
             "anomaly_map": standardised_map(features, nearest, data.usual),
             "nearest_image": nearest_image,
         }

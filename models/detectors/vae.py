@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from models.detectors.base import class_probabilities
 from models.detectors.network import NetworkDetector
 from models.detectors.settings import setting
 from models.inference import outputs_on
@@ -92,7 +93,7 @@ class VaeDetector(NetworkDetector):
             {
                 "re": scores.reconstruction_error(scaled, reconstruction),
                 "elbo": -likelihood - outputs["divergence"],
-                "class_probabilities": keras.ops.softmax(-centres(outputs["mean"]), axis=-1),
+                "class_probabilities": class_probabilities(-centres(outputs["mean"])),
                 "reconstruction": reconstruction,
             },
             name=self.name,
