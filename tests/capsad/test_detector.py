@@ -9,7 +9,7 @@ import capsad
 from components.data.protocol import CALIBRATION, EVAL, TRAIN, split_normal
 from components.serving.rows import rows
 from models import metrics
-from tests.conftest import TINY, toy_images
+from tests.conftest import TINY, lively_weights, toy_images
 
 SETTINGS = {"epochs": 6, "batch_size": 30, "learning_rate": 0.01, **TINY}
 QUICK = {"epochs": 2, "units": (20,)}  # of dbn
@@ -146,8 +146,13 @@ def test_a_map_is_given_where_there_is_one(trained, tested):
     assert not hasattr(scores, "anomaly_map")
     with pytest.raises(AttributeError, match="pictures=True"):
         _ = scores.anomaly_map
-    maps = np.random.default_rng(0).random((2, 4, 4), "float32")
-    assert capsad.Scores(["0", "1"], {"anomaly_map": maps}, {}, []).anomaly_map is maps
+    images = toy_images(40, 1, seed=0, size=64)[0]
+    settings = {"weights": lively_weights(), "bank_size": 100}
+    detector = capsad.fit(images, None, "patch_knn", **settings)
+    assert not hasattr(detector.score(images), "anomaly_map")
+    maps = detector.score(images, pictures=True).anomaly_map
+    assert maps.shape == (40, 4, 4) and maps.std() > 0
+    np.testing.assert_allclose(maps, detector.scorer(images)["anomaly_map"], rtol=1e-4, atol=1e-4)
 
 
 def test_same_seed_same_detector_and_anomalies_are_not_used():
