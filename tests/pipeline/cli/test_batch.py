@@ -19,9 +19,10 @@ def logs(tmp_path, monkeypatch):
 def run(monkeypatch, outcome, *options):
     given = {}
 
-    def stand_in(pipeline, model, inputs, output, *, output_format):
+    def stand_in(pipeline, model, inputs, output, *, output_format, max_dead):
         given.update({"runner": type(pipeline.runner).__name__, "model": model})
         given.update({"inputs": list(inputs), "output": output, "format": output_format})
+        given["max_dead"] = max_dead
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -33,13 +34,15 @@ def run(monkeypatch, outcome, *options):
 
 
 def test_what_is_handed_on(monkeypatch, logs):
-    result, given = run(monkeypatch, batch.Counts(5, 2), "--format", "parquet")
+    options = ("--format", "parquet", "--max-dead", "0.25")
+    result, given = run(monkeypatch, batch.Counts(5, 2), *options)
     assert given == {
         "runner": "FnApiRunner",
         "model": "model",
         "inputs": ["a", "b"],
         "output": "out",
         "format": "parquet",
+        "max_dead": 0.25,
     }
     assert result.output == "5 images scored, 2 could not be.\n"
     assert logs() == []
