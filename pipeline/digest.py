@@ -9,7 +9,7 @@ import functools
 import hashlib
 import importlib.util
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 _PROJECT = ("models", "components", "pipeline")
@@ -63,13 +63,22 @@ def file_digest(path: str | None) -> str:
 
 def closure(*modules: str) -> set[Path]:
     """Returns the files of the project that modules depend on, including their own files."""
+    return _reachable((path for module in modules for path in _files(module)), _imported)
+
+
+def _own_closure(modules: Iterable[str]) -> set[Path]:
+    return _reachable(map(_home, modules), lambda path: map(_home, _imported_names(path)))
+
+
+def _reachable(start: Iterable[Path], following: Callable[[Path], Iterable[Path]]) -> set[Path]:
+    """Returns the files of `start`, and all that follow from one of them."""
     found: set[Path] = set()
-    waiting = [path for module in modules for path in _files(module)]
+    waiting = list(start)
     while waiting:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += _imported(path)
+            waiting += following(path)
     return found
 
 
@@ -82,27 +91,24 @@ def _imported(path: Path) -> tuple[Path, ...]:
     return tuple(file for name in sorted(names) for file in _files(name))
 
 
-def _own_closure(modules: Iterable[str]) -> set[Path]:
-    found: set[Path] = set()
-    waiting = [_home(module) for module in modules]
-    while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.add(path)
-            waiting += map(_home, _imported_names(path))
-    return found
-
-
 @functools.cache
 def _imported_names(path: Path) -> tuple[str, ...]:
     """Returns the full names of what a file imports from the project."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found += [f"{node.module}.{alias.name}" for alias in node.names]
-    return tuple(name for name in found if name.split(".")[0] in _PROJECT)
+    found = (name for node in ast.walk(ast.parse(path.read_bytes())) for name in _imports(node))
+    return tuple(name for name in found if _is_ours(name))
+
+
+def _imports(node: ast.AST) -> list[str]:
+    """Returns the full names of what an import in a node gives."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
+def _is_ours(name: str) -> bool:
+    return name.split(".")[0] in _PROJECT
 
 
 def _home(name: str) -> Path:
@@ -129,17 +135,13 @@ def _bare(path: Path) -> str:
 
 def _names(node: ast.AST) -> Iterator[str]:
     """Yields the names of project modules in a node, and of functions and classes in them."""
-    if isinstance(node, ast.Import):
-        candidates = [alias.name for alias in node.names]
-    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-        candidates = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+    candidates = _imports(node)
+    if candidates and isinstance(node, ast.ImportFrom) and node.module:
+        candidates.append(node.module)
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
         candidates = [node.value] if _MODULE_NAME.fullmatch(node.value) else []
-    else:
-        return
-    for name in candidates:
-        if name.split(".")[0] in _PROJECT:
-            yield name.partition(":")[0]
+    for name in filter(_is_ours, candidates):
+        yield name.partition(":")[0]
 
 
 @functools.cache

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from components.data.formats import MAX_PIXELS
 from models.errors import UserError
 from pipeline import configs
 from pipeline.knobs import Knob, knobs
@@ -116,6 +117,11 @@ def knob_options(
         for knob in knobs(config_class)
         if knob.name not in without and (not only or knob.name in only)
     ]
+
+
+def pixel_limit(given: int | None) -> int:
+    """The largest number of pixels of an image: as given, or by its variable, or the default."""
+    return given or configs.from_environment(configs.PipelineConfig).get("max_pixels", MAX_PIXELS)
 
 
 def _group(parameter: click.Parameter) -> str:

@@ -6,11 +6,10 @@ import warnings
 import click
 
 from components.data.folder import Table, find_images
-from components.data.formats import MAX_PIXELS
 from models.errors import UserError
 from pipeline.cli import console
-from pipeline.cli.options import Command, knob_options
-from pipeline.configs import PipelineConfig, from_environment
+from pipeline.cli.options import Command, knob_options, pixel_limit
+from pipeline.configs import PipelineConfig
 
 
 @click.command(cls=Command, params=knob_options(PipelineConfig, only=("max_pixels",)))
@@ -29,13 +28,11 @@ def recalibrate(model: str, images: tuple[str, ...], max_pixels: int | None) -> 
             raise UserError(f"{path} does not exist: give images, or folders of them.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore")
+    table = Table()
     with console.noise_to(os.devnull):
         from components.serving.recalibration import recalibrate as make_version
 
-    table = Table()
-    limit = max_pixels or from_environment(PipelineConfig).get("max_pixels", MAX_PIXELS)
-    with console.noise_to(os.devnull):
-        made = make_version(model, find_images(images, table), table, limit)
+        made = make_version(model, find_images(images, table), table, pixel_limit(max_pixels))
     for unreadable in made.unreadable:
         click.echo(f"{unreadable.name}: {unreadable.reason}", err=True)
     for line in table.lines():

@@ -11,14 +11,13 @@ from typing import IO, Any
 import click
 
 from components.data.folder import UNREADABLE, Table, find_images
-from components.data.formats import MAX_PIXELS
 from models.errors import UserError
 from models.files import whole_file
 from pipeline.beam_args import beam_args as with_defaults
 from pipeline.beam_args import check_engine
 from pipeline.cli import console
-from pipeline.cli.options import Command, alpha_option, knob_options
-from pipeline.configs import PipelineConfig, from_environment
+from pipeline.cli.options import Command, alpha_option, knob_options, pixel_limit
+from pipeline.configs import PipelineConfig
 from pipeline.parameters import FiniteRange, OutputFile, OutputFolder
 
 _FORMATS, _BEAM_FORMATS = ("table", "csv", "jsonl"), ("tfrecord", "parquet")
@@ -122,8 +121,7 @@ def score(
             client = clients.local(model, pictures)
     progress = _Progress(sys.stderr.isatty() and (output is not None or not sys.stdout.isatty()))
     table = Table()
-    limit = max_pixels or from_environment(PipelineConfig).get("max_pixels", MAX_PIXELS)
-    results = score_files(client, find_images(images, table), table, limit)
+    results = score_files(client, find_images(images, table), table, pixel_limit(max_pixels))
     found = _rows(results, alpha, progress, heatmaps)
     first = next(found, None)
     if first is None:

@@ -55,9 +55,10 @@ def run(
         A sentence for each cell that failed, or that another study is running.
     """
     problems = []
+    finished = _finished(output)
     for done, cell in enumerate(cells):
         progress(cell, done, 0.0)
-        if _is_done(cell, output):
+        if (cell.name, cell.code) in finished:
             continue
         training = output / "training" / f"{cell.name}-{cell.code}"
         training.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,7 @@ def run(
             except OSError:
                 problems.append(f"{cell.name} is being run by another study.")
                 continue
-            if _is_done(cell, output):  # Another study has just run it.
+            if (cell.name, cell.code) in _finished(output):  # Another study has just run it.
                 continue
             try:
                 result, arrays = _run_cell(cell, training, partial(progress, cell, done))
@@ -88,9 +89,9 @@ def run(
     return problems
 
 
-def _is_done(cell: Cell, output: Path) -> bool:
-    done = {(result["cell"], result["code"]) for result in results.read(output)}
-    return (cell.name, cell.code) in done
+def _finished(output: Path) -> set[tuple[str, str]]:
+    """Name and digest of the code of each finished cell."""
+    return {(result["cell"], result["code"]) for result in results.read(output)}
 
 
 def _run_cell(
