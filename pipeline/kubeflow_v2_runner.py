@@ -1,17 +1,32 @@
 """Compiles a pipeline for Kubeflow Pipelines and submits it.
 
-This needs kfp, which must not be in the environment of the TFX command. Therefore kfp is imported
+It is also the file for the TFX command, where that compiles for Vertex AI:
+
+    tfx pipeline create --engine vertex --pipeline_path pipeline/kubeflow_v2_runner.py
+
+The variable CAPSAD_PIPELINE chooses the pipeline, and other CAPSAD_* variables set its knobs.
+
+This needs kfp, which must not be in the environment of the local runner. Therefore kfp is imported
 only in the functions that need it.
 """
 
 import datetime
 import importlib.util
+import json
+import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":
+    # TFX executes this file by its path. Python then looks for modules in its folder first, where
+    # pipeline.py would hide the package of the same name.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+# ruff: noqa: E402
 import yaml
 
 from models.errors import UserError
@@ -19,7 +34,7 @@ from models.files import publish
 from pipeline import configs, platforms
 from pipeline.configs import KubeflowConfig
 from pipeline.kubeflow import specification
-from pipeline.kubeflow.parameters import configure
+from pipeline.kubeflow.parameters import configure, environment
 from pipeline.plan import plan
 
 COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")
@@ -55,6 +70,8 @@ def compile_pipeline(
 ) -> None:
     """Writes the specification of a pipeline (schema 2.1, YAML) to `path`.
 
+    The TFX command chooses another file, and JSON for Vertex AI.
+
     Args:
         name: name of the pipeline.
         texts: name of a runtime parameter -> its default, see `pipeline.kubeflow.parameters`.
@@ -63,8 +80,8 @@ def compile_pipeline(
         beam_args: arguments of Apache Beam.
 
     Raises:
-        UserError: if kfp is missing, if a parameter is out of range, or if `path` cannot be
-            written.
+        UserError: if kfp is missing, if a parameter is out of range, if `path` cannot be written,
+            or if Vertex AI has not what is asked for.
     """
     _require_kfp()
     config = configure(name, texts)
@@ -88,14 +105,27 @@ def compile_pipeline(
     target = Path(path).absolute()
     try:
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            file = Path(folder, "pipeline.yaml")
-            KubeflowV2DagRunner(runner_config, folder, file.name).run(pipeline)
-            compiled = yaml.safe_load(file.read_text())
-            specification.add_plan(compiled, config.name, texts, kubeflow.image)
+            runner = KubeflowV2DagRunner(runner_config, folder, "pipeline.yaml")
+            runner.run(pipeline)
+            # The TFX command changes the place of the file, and the image if it builds one.
+            file = Path(runner._output_dir, runner._output_filename)
+            written = yaml.safe_load(file.read_text())
+            compiled = written.get("pipelineSpec", written)
+            specification.add_plan(compiled, config.name, texts, runner_config.default_image)
             specification.set_containers(compiled, kubeflow.containers)
             of_kubernetes = specification.platforms(compiled, kubeflow.containers)
-            file.write_text(yaml.safe_dump_all(filter(None, [compiled, of_kubernetes])))
-            publish(file, target)
+            if file.parent == Path(folder):
+                file.write_text(yaml.safe_dump_all(filter(None, [compiled, of_kubernetes])))
+                publish(file, target)
+            elif of_kubernetes:
+                file.unlink()
+                raise UserError(
+                    "Vertex AI has no volumes, secrets and tolerations of Kubernetes: leave them "
+                    "out.",
+                    *("volumes", "secrets", "tolerations"),
+                )
+            else:
+                file.write_text(json.dumps(written, indent=2))
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}.") from error
 
@@ -172,3 +202,22 @@ def _require_kfp() -> None:
             "Kubeflow needs kfp, which is not installed: make a second environment and install "
             "'capsad[kubeflow]' there, see BUILD.md."
         )
+
+
+def main() -> None:
+    """Compiles the pipeline that the environment describes.
+
+    Outside the TFX command the file NAME.yaml is written here.
+    """
+    try:
+        name = configs.configure(os.environ.get("CAPSAD_PIPELINE")).name
+        containers = configs.configure_kubeflow()
+        beam_args = configs.from_environment(configs.PipelineConfig).get("beam_args", ())
+        path = f"{name}.yaml"
+        compile_pipeline(name, environment(), containers, path, beam_args=beam_args)
+    except UserError as error:
+        sys.exit(f"Error: {error}")
+
+
+if __name__ == "__main__":
+    main()

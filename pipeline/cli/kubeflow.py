@@ -6,19 +6,18 @@ from typing import Any
 
 import click
 
-from models.errors import UserError
 from pipeline import configs
 from pipeline.cli import console
+from pipeline.cli.json_output import json_option, print_json
 from pipeline.cli.options import Command, knob_options
 from pipeline.configs import KubeflowConfig, PipelineConfig
 from pipeline.knobs import knobs
+from pipeline.kubeflow.parameters import LOCAL, environment
 from pipeline.parameters import Matching, OutputFile
 
-# These knobs have no meaning in containers, or KubeflowConfig has a knob of the same name.
-_LOCAL = ("images", "data_dir", "output", "score_images", "infra_validation")
-_COMPILED = [*knob_options(PipelineConfig, without=_LOCAL), *knob_options(KubeflowConfig)]
+_COMPILED = [*knob_options(PipelineConfig, without=LOCAL), *knob_options(KubeflowConfig)]
 _PARAMETERS = [
-    *knob_options(PipelineConfig, without=(*_LOCAL, "beam_args")),
+    *knob_options(PipelineConfig, without=(*LOCAL, "beam_args")),
     *knob_options(KubeflowConfig, only=("data_dir",)),
 ]
 _SUBMISSION: list[click.Parameter] = [
@@ -73,7 +72,8 @@ def kubeflow() -> None:
 @click.option(
     "--output", type=OutputFile(), metavar="FILE", help="File to write.  [default: NAME.yaml]"
 )
-def compile_command(name: str | None, output: str | None, **given: Any) -> None:
+@json_option
+def compile_command(name: str | None, output: str | None, as_json: bool, **given: Any) -> None:
     """Write the specification of the pipeline NAME, which can then be uploaded.
 
     The options of data, training and gates become the defaults of its parameters.
@@ -81,27 +81,32 @@ def compile_command(name: str | None, output: str | None, **given: Any) -> None:
     pipeline = configs.configure(name).name
     output = output or f"{pipeline}.yaml"
     _compile(pipeline, given, output)
-    click.echo(f"Written to {output}")
+    if as_json:
+        print_json("kubeflow-compile", file=os.path.abspath(output))
+    else:
+        click.echo(f"Written to {output}")
 
 
 @kubeflow.command("run", cls=Command, params=[*_COMPILED, *_SUBMISSION])
 @click.argument("name", required=False)
-def run_command(name: str | None, **given: Any) -> None:
+@json_option
+def run_command(name: str | None, as_json: bool, **given: Any) -> None:
     """Compile the pipeline NAME and start a run of it on Kubeflow Pipelines."""
     pipeline = configs.configure(name).name
     submission = _submission(given)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, f"{pipeline}.yaml")
         _compile(pipeline, given, path)
-        _submit(path, {}, submission)
+        _submit(path, {}, submission, as_json)
 
 
 @kubeflow.command("submit", cls=Command, params=[*_PARAMETERS, *_SUBMISSION])
 @click.argument("file")
-def submit_command(file: str, **given: Any) -> None:
+@json_option
+def submit_command(file: str, as_json: bool, **given: Any) -> None:
     """Start a run of the compiled FILE on Kubeflow Pipelines, with other parameters if given."""
     submission = _submission(given)
-    _submit(file, _texts(given), submission)
+    _submit(file, environment(**given), submission, as_json)
 
 
 def _submission(given: dict[str, Any]) -> dict[str, Any]:
@@ -109,41 +114,26 @@ def _submission(given: dict[str, Any]) -> dict[str, Any]:
     return {option.name: given.pop(option.name) for option in _SUBMISSION if option.name}
 
 
-def _submit(path: str, texts: dict[str, str], submission: dict[str, Any]) -> None:
-    from pipeline import kubeflow_runner  # It is imported here, because it takes a while to load.
+def _submit(path: str, texts: dict[str, str], submission: dict[str, Any], as_json: bool) -> None:
+    from pipeline import (
+        kubeflow_v2_runner,
+    )  # It is imported here, because it takes a while to load.
 
-    address = kubeflow_runner.submit(path, texts, kubeflow_runner.Submission(**submission))
-    click.echo(f"Started: {address}")
+    address = kubeflow_v2_runner.submit(path, texts, kubeflow_v2_runner.Submission(**submission))
+    if as_json:
+        print_json("kubeflow-run", address=address)
+    else:
+        click.echo(f"Started: {address}")
 
 
 def _compile(pipeline: str, given: dict[str, Any], path: str) -> None:
-    from pipeline import kubeflow_runner
+    from pipeline import kubeflow_v2_runner
 
     of_containers = {knob.name for knob in knobs(KubeflowConfig)}
     containers = configs.configure_kubeflow(
         **{name: value for name, value in given.items() if name in of_containers}
     )
-    texts = _texts(given)
+    texts = environment(**given)
     beam_args = given["beam_args"] or configs.from_environment(PipelineConfig).get("beam_args", ())
     with console.noise_to(os.devnull):
-        kubeflow_runner.compile_pipeline(pipeline, texts, containers, path, beam_args=beam_args)
-
-
-def _texts(given: dict[str, Any]) -> dict[str, str]:
-    """The texts of the runtime parameters among options, with the variables under them.
-
-    Raises:
-        UserError: if a variable is out of range or has no meaning on Kubeflow.
-    """
-    from pipeline.kubeflow.parameters import PARAMETERS
-
-    values = configs.from_environment(PipelineConfig)
-    for knob in knobs(PipelineConfig):
-        if knob.name in _LOCAL and knob.name != "output" and knob.name in values:
-            raise UserError(f"{knob.variable} has no meaning on Kubeflow: unset it.")
-    values |= {name: value for name, value in given.items() if value not in (None, ())}
-    return {
-        name: knob.text(knob.convert(values[name]))
-        for name, knob in PARAMETERS.items()
-        if name in values
-    }
+        kubeflow_v2_runner.compile_pipeline(pipeline, texts, containers, path, beam_args=beam_args)

@@ -5,6 +5,7 @@ the knob as the named pipeline has it.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from models.errors import UserError
 from pipeline import configs
@@ -13,12 +14,36 @@ from pipeline.knobs import Knob, knobs
 from pipeline.plan import make_detector
 
 DATA_DIR = "data_dir"
-# Beam's arguments are a part of the containers' commands. The others have no meaning there.
-_FIXED = ("images", DATA_DIR, "output", "score_images", "infra_validation", "beam_args")
+# These have no meaning in containers, or KubeflowConfig has a knob of the same name.
+LOCAL = ("images", DATA_DIR, "output", "score_images", "infra_validation")
+# Beam's arguments are a part of the containers' commands.
+_FIXED = (*LOCAL, "beam_args")
 PARAMETERS: dict[str, Knob] = {
     **{knob.name: knob for knob in knobs(PipelineConfig) if knob.name not in _FIXED},
     **{knob.name: knob for knob in knobs(KubeflowConfig) if knob.name == DATA_DIR},
 }
+
+
+def environment(**given: Any) -> dict[str, str]:
+    """The texts of the parameters that CAPSAD_* variables set, or that are given.
+
+    Args:
+        **given: name of a knob -> its value, which goes before the variable. `None` and `()` count
+            as not given.
+
+    Raises:
+        UserError: if a variable is out of range or has no meaning on Kubeflow.
+    """
+    values = configs.from_environment(PipelineConfig)
+    for knob in knobs(PipelineConfig):
+        if knob.name in LOCAL and knob.name != "output" and knob.name in values:
+            raise UserError(f"{knob.variable} has no meaning on Kubeflow: unset it.")
+    values |= {name: value for name, value in given.items() if value not in (None, ())}
+    return {
+        name: knob.text(knob.convert(values[name]))
+        for name, knob in PARAMETERS.items()
+        if name in values
+    }
 
 
 def configure(pipeline: str, texts: Mapping[str, str]) -> PipelineConfig:

@@ -2,7 +2,10 @@
 
 import http.server
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 import urllib.parse
 from pathlib import Path
@@ -17,7 +20,7 @@ from google.protobuf import json_format
 from kfp.components import load_component_from_file
 
 from components.data import sources
-from pipeline import cli, configs
+from pipeline import cli, configs, kubeflow_v2_runner
 from pipeline.kubeflow.parameters import PARAMETERS
 
 IMAGE = "registry.example/image:1"
@@ -376,3 +379,44 @@ def test_a_server_that_is_not_there(compiled):
     result = capsad("submit", str(compiled), "--host", "http://127.0.0.1:9")
     assert result.exit_code == 2
     assert re.search(r"Error: Kubeflow at http://127.0.0.1:9 did not", result.output)
+
+
+def tfx_for_vertex(folder, **variables):
+    """`tfx pipeline create` of the file, from another folder."""
+    runner = Path(kubeflow_v2_runner.__file__)
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "tfx.tools.cli.cli_main", "pipeline", "create"),
+            *("--engine", "vertex", "--pipeline_path", str(runner)),
+        ],
+        cwd=folder,
+        env={
+            **os.environ,
+            "HOME": str(folder),  # where TFX keeps what it compiles
+            "PYTHONPATH": str(runner.parents[1]),
+            "CAPSAD_PIPELINE": "digits",
+            "CAPSAD_IMAGE": IMAGE,
+            "CAPSAD_EPOCHS": "2",
+            **variables,
+        },
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_tfx_command_compiles_for_vertex(tmp_path, specification):
+    made = tfx_for_vertex(tmp_path)
+    assert 'Pipeline "capsad-digits" created successfully.' in made.stdout, made.stderr
+    (file,) = tmp_path.rglob("pipeline.json")
+    job = json.loads(file.read_text())
+    assert set(job["pipelineSpec"]["root"]["dag"]["tasks"]) == set(specification.root.dag.tasks)
+    defaults = job["pipelineSpec"]["root"]["inputDefinitions"]["parameters"]
+    assert defaults["epochs"]["defaultValue"] == "2"
+    assert {path.name for path in tmp_path.iterdir()} == {file.relative_to(tmp_path).parts[0]}
+
+
+def test_the_tfx_command_says_what_vertex_has_not(tmp_path):
+    made = tfx_for_vertex(tmp_path, CAPSAD_VOLUMES="/data=claim")
+    assert made.returncode
+    assert "Vertex AI has no volumes" in made.stderr + made.stdout
+    assert not list(tmp_path.rglob("pipeline.json"))
