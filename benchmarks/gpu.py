@@ -9,6 +9,7 @@ Prints a table and, last, one line of JSON; `--save` writes docs/results/gpu.md.
 
 import argparse
 import json
+import logging
 import os
 import statistics
 import time
@@ -45,7 +46,7 @@ class EpochTimes(keras.callbacks.Callback):
 def measure(splits: dict, precision: str, epochs: int, batch_size: int) -> dict:
     """Trains, scores the test split."""
     detector = detectors.get(
-        "capsnet", epochs=epochs, batch_size=batch_size, shift=2, precision=precision, verbose=2
+        "capsnet", epochs=epochs, batch_size=batch_size, shift=2, precision=precision
     )
     times = EpochTimes()
     started = time.perf_counter()
@@ -77,6 +78,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="training images used, for a trial")
     parser.add_argument("--save", action="store_true", help="write docs/results/gpu.md")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
 
     config = configs.override(
         configs.get("mnist"), data_dir=arguments.data_dir, anomaly=arguments.anomaly

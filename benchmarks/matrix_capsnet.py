@@ -8,6 +8,7 @@ the accuracy and, last, one line of JSON.
 
 import argparse
 import json
+import logging
 import os
 import time
 
@@ -26,11 +27,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20000, help="training images")
     parser.add_argument("--epochs", type=int, default=2, help="passes over them")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
     source = sources.find("mnist", arguments.data_dir)
     labels = source.labels()
     count = arguments.images
     images = np.stack(list(source.read("train", 0, count)))
-    detector = detectors.get("matrix_capsnet", epochs=arguments.epochs, verbose=2)
+    detector = detectors.get("matrix_capsnet", epochs=arguments.epochs)
     started = time.monotonic()
     scorer = detector.fit(images, labels["train"][:count])
     seconds = time.monotonic() - started

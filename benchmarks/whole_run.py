@@ -8,7 +8,6 @@ the table to docs/results/whole-run-NAME.md.
 """
 
 import json
-import re
 import resource
 import subprocess
 import sys
@@ -32,10 +31,9 @@ def main() -> None:
         history = next(Path(folder).rglob("history.json"))
         training = json.loads(history.read_text())["seconds"]
     help_time = min(timed([*CAPSAD, "--help"])[0] for _ in range(5))
-    result = json.loads(output.splitlines()[-1])
+    result = json.loads(output)
 
-    components = re.findall(r"^  (\w+) +([\d.]+) s", output, re.MULTILINE)
-    rows = [(name, float(seconds)) for name, seconds in components]
+    rows = [(name, took["seconds"]) for name, took in result["components"].items()]
     in_components = sum(seconds for _, seconds in rows)
     rows += [
         ("imports and the rest", first - in_components),

@@ -18,6 +18,7 @@ from models import backbones
 from models.backbones import MAPS, backbone
 from models.files import publish, write_whole
 from models.layers import imagenet_scaling
+from models.progress import report, tell
 from models.training import use_xla
 
 LAST, PATCHES, DESCRIPTOR = "last", "patches", "descriptor"
@@ -97,7 +98,7 @@ class Features:
 
 
 def compute_features(
-    network: keras.Model, images: np.ndarray, folder: str | None = None, verbose: int = 0
+    network: keras.Model, images: np.ndarray, folder: str | None = None
 ) -> Features:
     """Computes the features of images, or takes them from where they were kept.
 
@@ -109,7 +110,6 @@ def compute_features(
         images: uint8 array, shape (N, H, W, K).
         folder: folder in which features are kept, as files that are read as they are needed.
             `None` keeps them in memory.
-        verbose: whether to print lines of progress.
     """
     digests = np.array([hashlib.sha256(image.tobytes()).hexdigest() for image in images])
     unique, places, rows = np.unique(digests, return_index=True, return_inverse=True)
@@ -124,10 +124,10 @@ def compute_features(
     shapes = {key: tuple(value.shape[1:]) for key, value in network.output.items()}
     if folder is None:
         arrays = {key: np.empty((len(places), *of), "float32") for key, of in shapes.items()}
-        _fill(arrays, features_of, places, 0, verbose, lambda done: None)
+        _fill(arrays, features_of, places, 0, lambda done: None)
         return Features(arrays, rows)
     kept = Path(folder, _identity(network, unique))
-    return Features(_kept(kept, shapes, features_of, places, verbose), rows)
+    return Features(_kept(kept, shapes, features_of, places), rows)
 
 
 def _kept(
@@ -135,14 +135,13 @@ def _kept(
     shapes: dict[str, tuple[int, ...]],
     features_of: Callable[[np.ndarray], dict[str, np.ndarray]],
     places: np.ndarray,
-    verbose: int,
 ) -> dict[str, np.ndarray]:
     """The arrays in the folder `target`, which is made if it does not exist, or is damaged."""
     shapes = {key: (len(places), *shape) for key, shape in shapes.items()}
     if target.is_dir():
         with contextlib.suppress(OSError, ValueError):
             return _opened(target, shapes, "r")
-        print(f"Warning: The features in {target} were damaged, so they are computed again.")
+        tell(f"Warning: The features in {target} were damaged, so they are computed again.")
         shutil.rmtree(target)
     incomplete = target.with_name(f"{target.name}.incomplete")
     try:
@@ -159,7 +158,7 @@ def _kept(
             array.flush()
         write_whole(incomplete / _DONE, json.dumps(done))
 
-    _fill(arrays, features_of, places, done, verbose, keep)
+    _fill(arrays, features_of, places, done, keep)
     publish(incomplete, target)
     return _opened(target, shapes, "r")
 
@@ -185,7 +184,6 @@ def _fill(
     features_of: Callable[[np.ndarray], dict[str, np.ndarray]],
     places: np.ndarray,
     done: int,
-    verbose: int,
     keep: Callable[[int], None],
 ) -> None:
     """Fills the rows of the arrays from row `done`, and now and then calls `keep` with `done`."""
@@ -194,12 +192,12 @@ def _fill(
         chosen = places[start : start + _BATCH_SIZE]
         for key, value in features_of(chosen).items():
             arrays[key][start : start + len(chosen)] = value
-        done = start + len(chosen)
+        done, line = start + len(chosen), None
         if time.monotonic() - told > _SECONDS or done == len(places):
             told = time.monotonic()
             keep(done)
-            if verbose:
-                print(f"Features of {done} of {len(places)} images", flush=True)
+            line = f"Features of {done} of {len(places)} images"
+        report("features", done, len(places), line)
 
 
 def _identity(network: keras.Model, digests: np.ndarray) -> str:

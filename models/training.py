@@ -21,6 +21,7 @@ from models.augmentation import Augmentation, centre_crops
 from models.device import has_accelerator
 from models.errors import UserError
 from models.files import whole_folder
+from models.progress import report
 
 if TYPE_CHECKING:
     from models.features import Features
@@ -114,6 +115,33 @@ class CollapseWatch(keras.callbacks.Callback):
         """Looks, if it is time."""
         if epoch + 1 == self.epoch:
             self.look({name: [value] * self.epoch for name, value in (logs or {}).items()})
+
+
+class ReportProgress(keras.callbacks.Callback):
+    """Tells how far training is, see `models.progress`.
+
+    Args:
+        epochs: number of epochs of the whole training.
+    """
+
+    def __init__(self, epochs: int):
+        super().__init__()
+        self.epochs = epochs
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Remembers the epoch."""
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Tells the step."""
+        report("training", self.epoch + (batch + 1) / self.params["steps"], self.epochs)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Tells what the epoch has reached."""
+        measured = ", ".join(f"{name} {value:.4g}" for name, value in (logs or {}).items())
+        line = f"Epoch {epoch + 1} of {self.epochs}: {measured}"
+        report("training", epoch + 1, self.epochs, line)
 
 
 class Batches(keras.utils.PyDataset):

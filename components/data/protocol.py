@@ -298,7 +298,9 @@ def _finish_test(
     if not kept:
         which = ", ".join(index.class_names[label] for label in anomaly)
         kind = "normal" if len(groups[0]) else f"anomalous ({which})"
-        raise UserError(f"There are no {kind} images to test on in the part '{name}'.")
+        raise UserError(
+            f"There are no {kind} images to test on in the part '{name}': add some to its folder."
+        )
     if balanced:
         order = _hashes(part.keys(), split_seed, "balance")
         for group in groups:

@@ -12,6 +12,7 @@ from models.errors import UserError
 from models.score_names import ANOMALY_SCORE, LEAST_ALPHA
 
 _NAMES = ("image", "id")
+_SUFFIXES = (".csv", ".jsonl", ".parquet", ".tfrecord", ".gz")
 
 
 class Served(NamedTuple):
@@ -77,6 +78,11 @@ def _rows(path: Path) -> Iterator[_Row]:
             "by --beam."
         ) from error
     except (ValueError, TypeError, csv.Error) as error:
+        if path.suffix not in _SUFFIXES:
+            raise UserError(
+                f"{path} holds no scores: give scores that `capsad score` wrote as CSV, JSON "
+                "lines, or by --beam, or a server's log in TFRecords."
+            ) from error
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}.") from error
 
 

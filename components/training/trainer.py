@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -61,7 +60,6 @@ def run_fn(fn_args: FnArgs) -> None:
         config["detector"],
         **config["settings"],
         seed=config["seed"],
-        verbose=(1 if sys.stdout.isatty() else 2) if is_chief else 0,
         backup_dir=str(backup_dir),
         features_dir=_features_folder(examples_uri),
     )

@@ -186,7 +186,7 @@ class BackboneDetector(Detector):
     def _features(self, network: keras.Model, images: np.ndarray) -> Features:
         from models.features import compute_features
 
-        return compute_features(network, images, self.features_dir, self.verbose)
+        return compute_features(network, images, self.features_dir)
 
 
 def values_of(head: keras.Model, features: Features) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from models import progress
 from models.detectors.settings import check_settings, setting
 from models.errors import UserError
 from models.inference import in_batches
@@ -56,12 +57,6 @@ class Detector(abc.ABC):
     seed: int = setting(
         0, "Seed of the weights, the order of images and the augmentation.", least=0, most=2**32 - 1
     )
-    verbose: int = setting(
-        0,
-        "Progress on the console: 0 for none, 1 for a bar, 2 for one line per epoch.",
-        least=0,
-        most=2,
-    )
     backup_dir: str | None = setting(
         None, "Folder that keeps the state of training, in case of a kill."
     )
@@ -82,11 +77,10 @@ class Detector(abc.ABC):
         """The number of passes over the training images, which is a setting of each subclass."""
 
     def tell(self, *notes: str) -> None:
-        """Adds sentences to `notes`, and prints them if the console shows progress."""
+        """Adds sentences to `notes`, and tells them to those who wait for the training."""
         for note in notes:
             self.notes.append(note)
-            if self.verbose:
-                print(f"Warning: {note}", flush=True)
+            progress.tell(f"Warning: {note}")
 
     @property
     def finished_epochs(self) -> int:

@@ -13,6 +13,7 @@ from models.detectors.pixels import PixelDetector
 from models.detectors.settings import setting
 from models.errors import UserError
 from models.inference import outputs_on
+from models.progress import report
 
 if TYPE_CHECKING:
     import keras
@@ -119,12 +120,13 @@ class DbnDetector(PixelDetector):
                         f"epoch {epoch + 1}. Lower the learning rate.",
                         "learning_rate",
                     )
-                if self.verbose:
-                    print(
-                        f"Layer {index + 1}/{len(self.units)}, epoch {epoch + 1}/{self.epochs} - "
-                        f"reconstruction error: {error:.4f}",
-                        flush=True,
-                    )
+                report(
+                    "training",
+                    index * self.epochs + epoch + 1,
+                    len(self.units) * self.epochs,
+                    f"Layer {index + 1} of {len(self.units)}, epoch {epoch + 1} of {self.epochs}: "
+                    f"reconstruction error {error:.4f}",
+                )
             machines.append(machine)
             visible = machine.transform(visible).astype("float32")
         return machines, visible

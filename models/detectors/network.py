@@ -109,6 +109,7 @@ class NetworkDetector(PixelDetector):
             Batches,
             CollapseWatch,
             FeatureBatches,
+            ReportProgress,
             count_replicas,
             use_xla,
         )
@@ -141,9 +142,9 @@ class NetworkDetector(PixelDetector):
             validation_data=validation and batches(*validation),
             epochs=first_epoch if backup.is_done else self.epochs,
             initial_epoch=first_epoch,
-            callbacks=[*callbacks, backup, watch],
+            callbacks=[*callbacks, backup, watch, ReportProgress(self.epochs)],
             shuffle=False,
-            verbose=self.verbose,
+            verbose=0,
         )
         self.history = backup.history
 

@@ -92,4 +92,5 @@ def _described(field: dataclasses.Field, kind: str) -> str:
     from_ = f" of at least {1 if least is None else least:g}"
     if least is None and kind == "float":
         from_ = " above 0"
-    return f"{_KINDS[kind]}{from_}" + (f" and at most {most:g}" if most < math.inf else "")
+    to = f" and at most {most:g}" if most < math.inf else ""
+    return f"{_KINDS[kind]}{from_}{to}" + ", such as [28, 28]" * kind.startswith("tuple")

@@ -93,9 +93,12 @@ def test_another_network_or_code_has_features_of_its_own(network, images, tmp_pa
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_progress_is_told(network, images, capsys):
-    compute_features(network, images[:40], verbose=2)
-    assert "Features of 40 of 40 images" in capsys.readouterr().out
+def test_progress_is_told(network, images, caplog):
+    caplog.set_level("DEBUG", "capsad.progress")
+    compute_features(network, images[:40])
+    told = [record.progress for record in caplog.records]
+    assert told == [("features", 32, 40), ("features", 40, 40)]
+    assert caplog.messages[-1] == "Features of 40 of 40 images"
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "another"])

@@ -52,7 +52,7 @@ def find(name: str, data_dir: str | None = None, **options: Any) -> Source | Non
     for option, value in options.items():
         allowed = source.options.get(option)
         if allowed is None or (allowed and value not in allowed):
-            known = "; ".join(f"{key}: {', '.join(of)}" for key, of in source.options.items())
+            known = "; ".join(f"{key}: {', '.join(of)}" for key, of in source.options.items() if of)
             raise UserError(
                 f"The source '{name}' has no option {option}={value}: there are {known or 'none'}."
             )

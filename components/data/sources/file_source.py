@@ -43,7 +43,7 @@ class FileSource(Source):
         if data_dir is not None:
             found = cls._look_in(Path(data_dir).expanduser(), given=True, **options)
             if found is None:
-                raise UserError(cls._absence(Path(data_dir).expanduser()))
+                raise UserError(cls._absence(Path(data_dir).expanduser()), "data_dir")
             return found
         roots = [os.environ.get(DATA_DIR_VARIABLE), *cls.system_folders, tfds.data_dir()]
         for root in filter(None, roots):

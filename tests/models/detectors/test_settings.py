@@ -19,9 +19,15 @@ from models.errors import UserError
         ({"shift": -1}, "shift must be a whole number of at least 0, not -1."),
         ({"patience": 0}, "patience must be a whole number of at least 1, or null, not 0."),
         ({"flip": 1}, "flip must be true or false, not 1."),
-        ({"decoder_units": []}, r"decoder_units must be whole numbers of at least 1, not \[\]."),
+        (
+            {"decoder_units": []},
+            r"decoder_units must be whole numbers of at least 1, such as .*, not \[\].",
+        ),
         ({"decoder_units": (5, 0)}, r"decoder_units must be .*, not \(5, 0\)."),
-        ({"crop_size": (5,)}, "crop_size must be two whole numbers of at least 1, or null, not"),
+        (
+            {"crop_size": (5,)},
+            r"crop_size must be two whole numbers of at least 1, such as \[28, 28\], or null, not",
+        ),
         ({"schedule": "warm"}, "schedule must be auto, linear or one_cycle, not 'warm'."),
         ({"precision": "float16"}, "precision must be float32 or bfloat16, not 'float16'."),
         ({"seed": 2**32}, "seed must be a whole number of at least 0 and at most 4.29497e"),
@@ -49,4 +55,4 @@ def test_every_number_of_every_detector_has_a_range(name):
 @pytest.mark.parametrize("name", detectors.names())
 def test_defaults_are_within_their_ranges(name):
     detector = detectors.get(name)
-    assert {field.name for field in dataclasses.fields(detector)} >= {"seed", "verbose"}
+    assert {field.name for field in dataclasses.fields(detector)} >= {"seed", "backup_dir"}
