@@ -5,6 +5,7 @@ All figures can also be read when they are printed in grey.
 
 import io
 import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ _HATCHES = ("", "////", "", "\\\\\\\\", "....", "", "xxxx")
 _BINS = 40
 _DPI = 200
 _SMALL = 8
+_WIDEST = 0.62  # width of a usual letter of the font, as a share of its size
+_LINES_AT_MOST = 3
 
 
 def roc_figure(
@@ -104,17 +107,6 @@ def stacked_figure(rows: Sequence[np.ndarray], captions: Sequence[str]) -> Figur
         captions: N texts of one or more lines, which are drawn below.
     """
     return _grid(list(itertools.chain(*rows)), captions, len(captions), len(rows), 0.9)
-
-
-def gallery_figure(images: np.ndarray, captions: Sequence[str], columns: int = 4) -> Figure:
-    """Draws images in rows, each with its caption.
-
-    Args:
-        images: uint8 (N, H, W, C), C = 1 or 3.
-        captions: N texts of one or more lines.
-        columns: number of images in a row.
-    """
-    return _grid(list(images), captions, columns, -(-len(images) // columns), 1.1)
 
 
 def history_figure(history: Mapping[str, Sequence[float]]) -> Figure:
@@ -223,6 +215,7 @@ def _grid(
     images: Sequence[np.ndarray], captions: Sequence[str], columns: int, rows: int, width: float
 ) -> Figure:
     """Draws images in a grid, row by row. The `captions` belong to the last images."""
+    captions = [_wrapped(caption, width) for caption in captions]
     lines = 1 + max(caption.count("\n") for caption in captions)
     height = width * images[0].shape[0] / images[0].shape[1]
     caption_height = (0.2 + 0.15 * lines) * (rows if len(captions) == len(images) else 1)
@@ -247,3 +240,13 @@ def _grid(
             # Class names come from users, so a $ in a name does not begin a formula.
             axes.set_xlabel(captions[caption], fontsize=_SMALL, parse_math=False)
     return figure
+
+
+def _wrapped(caption: str, width: float) -> str:
+    """Breaks the lines of a caption, so that it is no wider than `width` inches."""
+    characters = int(width * 72 / (_SMALL * _WIDEST))
+    lines = (
+        textwrap.wrap(line, characters, max_lines=_LINES_AT_MOST, placeholder="…")
+        for line in caption.split("\n")
+    )
+    return "\n".join(itertools.chain(*lines))

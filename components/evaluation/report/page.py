@@ -3,14 +3,17 @@
 import base64
 import csv
 import dataclasses
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from components.evaluation.metrics import OVERALL
 from components.evaluation.report import figures, tables
@@ -24,6 +27,9 @@ from models.score_names import ANOMALY_SCORE, anomalousness
 _ALPHA = 0.05
 _SHOWN = 8
 _MISTAKES = 8
+_PIXELS = 256  # Larger images are made smaller for the page.
+_MUSH = 0.1  # Reconstructions that vary less than this share of the images are called a mush.
+_COMPARED = 1000
 
 _Row = Sequence[object]
 
@@ -89,6 +95,22 @@ class _Tables:
     anomalous: list[AnomalyClass]
 
 
+class _Picture(NamedTuple):
+    """A picture of the page."""
+
+    png: str
+    """Its content in base64."""
+    alt: str
+
+
+class _Item(NamedTuple):
+    """An image of a gallery, with what is shown below it."""
+
+    pictures: list[_Picture]
+    caption: str
+    anomaly_score: float
+
+
 def write(folder: str, data: ReportData) -> None:
     """Writes `report.html`, `summary.json`, `figures/*.png` and `tables/*.csv` into `folder`.
 
@@ -99,6 +121,14 @@ def write(folder: str, data: ReportData) -> None:
     pictures = {name: figures.png(figure) for name, figure in _figures(data, made.chosen).items()}
     html = _html(data, made, pictures)
     summary = {
+        "anomaly_classes": data.anomaly_classes,
+        "measures": data.measures,
+        "settings": {
+            **tables.flatten(dict(data.config)),
+            **tables.flatten(dict(data.versions), "version of "),
+        },
+        "seconds": sum(data.seconds.values()),
+        "history": data.history,
         "auroc": data.auroc[OVERALL],
         "pixels": data.pixels,
         "accuracy": data.accuracy,
@@ -148,25 +178,28 @@ def _tables(data: ReportData) -> _Tables:
 
 
 def _html(data: ReportData, made: _Tables, pictures: Mapping[str, bytes]) -> str:
-    encoded = {name: base64.b64encode(picture).decode() for name, picture in pictures.items()}
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            data=data,
-            scores=list(data.scores),
-            anomalies=int((data.labels < 0).sum()),
-            pictures=encoded,
-            thresholds=made.thresholds,
-            chosen=made.chosen,
-            smallest_alpha=1 / (data.calibration_size + 1),
-            normal=made.normal,
-            anomalous=made.anomalous,
-            settings=tables.flatten(dict(data.config)),
-            splits=list(data.split_sizes),
-            classes=[*data.normal_classes, *data.anomaly_classes],
-        )
+    return render(
+        "report.html",
+        data=data,
+        scores=list(data.scores),
+        anomalies=int((data.labels < 0).sum()),
+        pictures={name: base64_text(picture) for name, picture in pictures.items()},
+        galleries=_galleries(data),
+        mush=_mush(data),
+        thresholds=made.thresholds,
+        chosen=made.chosen,
+        smallest_alpha=1 / (data.calibration_size + 1),
+        normal=made.normal,
+        anomalous=made.anomalous,
+        settings=tables.flatten(dict(data.config)),
+        splits=list(data.split_sizes),
+        classes=[*data.normal_classes, *data.anomaly_classes],
     )
+
+
+def render(template: str, **values: Any) -> str:
+    """Fills a template of this folder."""
+    return _environment().get_template(template).render(**values)
 
 
 def _figures(data: ReportData, chosen: Threshold | None) -> dict[str, Figure]:
@@ -183,38 +216,76 @@ def _figures(data: ReportData, chosen: Threshold | None) -> dict[str, Figure]:
     for name, values in data.scores.items():
         marked = chosen.threshold if chosen and name == ANOMALY_SCORE else None
         drawn[f"histogram_{name}"] = figures.histogram_figure(values, is_anomaly, name, marked)
+    return drawn
+
+
+def _galleries(data: ReportData) -> dict[str, list[_Item]]:
+    is_anomaly = data.labels < 0
+    shown = {}
     for kind, among in (("normal", ~is_anomaly), ("anomalous", is_anomaly)):
         places = tables.first_of_each(data.class_text, among, _SHOWN)
-        drawn[f"seen_{kind}"] = figures.stacked_figure(
-            _rows(data, places, with_nearest=kind == "anomalous"),
-            [f"{data.class_text[i]}\n{data.scores[ANOMALY_SCORE][i]:.3f}" for i in places],
-        )
+        shown[f"seen_{kind}"] = [
+            _item(data, place, data.class_text[place], _below(data, place, kind == "anomalous"))
+            for place in places
+        ]
     suspicion = data.scores[ANOMALY_SCORE]
     for kind, among, direction in (("missed", is_anomaly, 1), ("alarmed", ~is_anomaly, -1)):
         places = np.flatnonzero(among)
         worst = places[np.argsort(direction * suspicion[places], kind="stable")][:_MISTAKES]
-        drawn[f"mistakes_{kind}"] = figures.gallery_figure(
-            data.images[worst],
-            [
-                f"{data.class_text[i]}, seen as {data.normal_classes[data.predicted[i]]}\n"
-                f"{suspicion[i]:.3f}"
-                for i in worst
-            ],
-        )
-    return drawn
+        shown[f"mistakes_{kind}"] = [_item(data, place, _mistake(data, place)) for place in worst]
+    return shown
 
 
-def _rows(data: ReportData, places: np.ndarray, with_nearest: bool) -> list[np.ndarray]:
-    """The images at `places` and what is drawn below them."""
-    rows = [data.images[places]]
+def _mistake(data: ReportData, place: int) -> str:
+    seen_as = data.normal_classes[data.predicted[place]]
+    return f"{data.class_text[place]}, seen as {seen_as}"
+
+
+def _item(
+    data: ReportData, place: int, caption: str, below: Iterable[tuple[np.ndarray, str]] = ()
+) -> _Item:
+    pictures = [(data.images[place], caption), *below]
+    return _Item(
+        [_Picture(base64_text(_png(image)), alt) for image, alt in pictures],
+        caption,
+        float(data.scores[ANOMALY_SCORE][place]),
+    )
+
+
+def _below(data: ReportData, place: int, with_nearest: bool) -> Iterator[tuple[np.ndarray, str]]:
+    """What is shown below the image at `place`, and what it is."""
     if data.anomaly_maps is not None:
-        maps = data.anomaly_maps
-        rows.append(np.stack([overlay(data.images[place], maps[place]) for place in places]))
+        heat_map = overlay(data.images[place], data.anomaly_maps[place])
+        yield heat_map, "Heat map of where it is unusual."
     elif data.reconstructions is not None:
-        rows.append(data.reconstructions[places])
+        yield data.reconstructions[place], "Its reconstruction."
     if with_nearest and data.nearest_images is not None:
-        rows.append(data.nearest_images[places])
-    return rows
+        yield data.nearest_images[place], "The most similar normal image."
+
+
+def _png(image: np.ndarray) -> bytes:
+    """Encodes an image, uint8 or float in [0, 1], shape (H, W, K), K = 1 or 3."""
+    if image.dtype != np.uint8:
+        image = np.round(255 * image).astype("uint8")
+    picture = Image.fromarray(image.squeeze(axis=-1) if image.shape[-1] == 1 else image)
+    picture.thumbnail((_PIXELS, _PIXELS))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def base64_text(content: bytes) -> str:
+    """Returns the content of a file for the page."""
+    return base64.b64encode(content).decode()
+
+
+def _mush(data: ReportData) -> float | None:
+    """How much the reconstructions of normal images vary, if that is next to nothing."""
+    normal = np.flatnonzero(data.labels >= 0)[:_COMPARED]
+    if data.reconstructions is None or len(normal) < 2:
+        return None
+    varied = tables.variety(data.reconstructions[normal], data.images[normal] / 255)
+    return varied if varied < _MUSH else None
 
 
 def _csv_tables(data: ReportData, made: _Tables) -> dict[str, list[_Row]]:
@@ -303,8 +374,9 @@ def _interval(rate: Rate) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
-def _number(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.4f}"
+def number(value: float, digits: int = 4) -> str:
+    """Returns a number as the page shows it."""
+    return "–" if np.isnan(value) else f"{value:.{digits}f}"
 
 
 def _environment() -> jinja2.Environment:
@@ -315,5 +387,5 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=_percent, interval=_interval, number=_number)
+    environment.filters.update(percent=_percent, interval=_interval, number=number)
     return environment

@@ -190,6 +190,22 @@ def first_of_each(class_text: np.ndarray, among: np.ndarray, count: int) -> np.n
     return places[chosen[np.lexsort((turn[chosen], classes[chosen]))]]
 
 
+def variety(reconstructions: np.ndarray, images: np.ndarray) -> float:
+    """How much reconstructions differ from one another, as a share of how much images do.
+
+    It is 1 for perfect reconstructions, and 0 if all are the same, such as the mean image.
+
+    Args:
+        reconstructions: float (N, H', W', K) in [0, 1].
+        images: float (N, H, W, K) in [0, 1].
+
+    Returns:
+        Ratio of the mean standard deviations of a pixel. It is 1 if all images are the same.
+    """
+    differ = float(images.std(axis=0).mean())
+    return float(reconstructions.std(axis=0).mean()) / differ if differ else 1.0
+
+
 def flatten(config: dict[str, object], prefix: str = "") -> dict[str, str]:
     """Turns nested plain values into texts with dotted names, such as `data.source`."""
     flat = {}

@@ -5,61 +5,15 @@ import re
 import numpy as np
 import pytest
 
-from components.evaluation.report import page, tables
+from components.evaluation.report import compare, figures, page, tables
 from components.evaluation.verdict import Check, Verdict
-from models import metrics
-
-BLESSED = Verdict(True, "Blessed: so & so", "It is good.", [Check("auROC > 0.5", "0.7", True)])
+from models.errors import UserError
+from tests.components.evaluation.report.made_up import made_up
 
 
 @pytest.fixture
 def data():
-    generator = np.random.default_rng(0)
-    count = 120
-    labels = np.r_[np.arange(60) % 2, np.full(60, -1)]
-    names = np.array(["<b>ball</b>", "cube & $x_1$", "odd"])
-    anomaly_score = np.clip(generator.random(count) * 0.8 + 0.25 * (labels < 0), 0, 0.999)
-    scores = {"pp": 1 - anomaly_score, "anomaly_score": anomaly_score}
-    auroc = {"pp": metrics.auroc(anomaly_score, labels < 0)}
-    auroc["anomaly_score"] = auroc["pp"]
-    return page.ReportData(
-        title="capsad_test",
-        detector="capsnet",
-        source="made up",
-        normal_classes=tuple(names[:2]),
-        anomaly_classes=("odd",),
-        images=generator.integers(0, 256, (count, 8, 8, 1), dtype="uint8"),
-        anomaly_maps=None,
-        nearest_images=None,
-        pixels=None,
-        reconstructions=generator.random((count, 8, 8, 1)),
-        labels=labels,
-        class_text=names[labels],
-        predicted=np.where(labels < 0, 1, labels),
-        ids=np.array([f"test-{i:08d}" for i in range(count)]),
-        scores=scores,
-        auroc={"overall": auroc, names[0]: auroc, names[1]: {}},
-        measures={
-            name: {
-                "auroc": auroc[name],
-                "auroc_low": 0.61,
-                "auroc_high": 0.83,
-                "aupr": 0.5,
-                "fpr_at_95_tpr": 0.25,
-            }
-            for name in scores
-        },
-        accuracy=0.97,
-        calibration_size=50,
-        split_sizes={"train": {names[0]: 100}, "test": {names[0]: 30, "odd": 60}},
-        history={"loss": [1.0, 0.5], "val_loss": [1.1, 0.6]},
-        verdict=BLESSED,
-        data_notes=["3 files ignored, because hidden: <x>"],
-        config={"data": {"source": "made up"}, "seed": 0},
-        versions={"Python": "3"},
-        seed=0,
-        seconds={"Training": 12.0},
-    )
+    return made_up()
 
 
 def test_the_page_is_self_contained_and_escaped(data, tmp_path):
@@ -95,6 +49,26 @@ def test_same_data_same_bytes_and_nothing_half_written(data, tmp_path):
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     assert not list(tmp_path.rglob(".incomplete"))
+
+
+def test_a_grey_mush_is_called_one(data, tmp_path):
+    page.write(str(tmp_path), data)
+    assert "grey mush" not in (tmp_path / "report.html").read_text()
+    mean = np.broadcast_to(data.reconstructions.mean(axis=0), data.reconstructions.shape)
+    blurred = mean + 0.01 * data.reconstructions
+    page.write(str(tmp_path), dataclasses.replace(data, reconstructions=blurred))
+    html = (tmp_path / "report.html").read_text()
+    assert "The reconstructions are a grey mush." in html
+    assert "only 1.0 % as much as the images" in html
+
+
+def test_captions_are_no_wider_than_their_images():
+    images = np.zeros((2, 8, 8, 1), "uint8")
+    drawn = figures.stacked_figure([images], ["Donaudampfschifffahrtsgesellschaft\n0.5", "a b\n1"])
+    drawn.canvas.draw()
+    first, second = (axes.xaxis.label.get_window_extent() for axes in drawn.axes)
+    assert first.x1 < second.x0
+    assert first.x0 > 0
 
 
 def test_writing_again_replaces(data, tmp_path):
@@ -154,3 +128,48 @@ def test_first_of_each_takes_turns():
     chosen = tables.first_of_each(text, np.array([1, 1, 1, 1, 1, 0], bool), 4)
     assert chosen.tolist() == [0, 1, 3, 4]
     assert tables.first_of_each(text, np.zeros(6, bool), 4).tolist() == []
+
+
+def write(folder, data):
+    folder.mkdir()
+    page.write(str(folder), data)
+    return compare.read(folder.name, folder)
+
+
+def test_runs_are_compared(data, tmp_path):
+    settings = {"data": {"source": "made up"}, "seed": 1, "new": "x"}
+    runs = [
+        write(tmp_path / "one", data),
+        write(tmp_path / "two", dataclasses.replace(data, config=settings)),
+    ]
+    assert compare.notes(runs) == []
+    assert compare.differing(runs) == {"seed": ["0", "1"], "new": ["–", "x"]}
+    html = compare.html(runs)
+    assert "<td>seed</td>" in html and "made up" not in html
+    assert f"{data.auroc['overall']['pp']:.4f}" in html
+
+
+def test_what_cannot_be_compared_is_told(data, tmp_path):
+    fewer = data.ids.copy()
+    fewer[:20] = "another"
+    runs = [
+        write(tmp_path / "one", data),
+        write(tmp_path / "two", dataclasses.replace(data, ids=fewer)),
+        write(tmp_path / "three", dataclasses.replace(data, anomaly_classes=("even",))),
+    ]
+    images, anomalies = compare.notes(runs)
+    assert "tested on different images: 100 of 120 and 120 are the same" in images
+    assert "one has the anomaly odd, and three has even" in anomalies
+    assert anomalies in compare.html(runs)
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "earlier"])
+def test_a_damaged_report_is_told(damage, data, tmp_path):
+    write(tmp_path / "one", data)
+    summary = tmp_path / "one" / "summary.json"
+    if damage == "gone":
+        summary.unlink()
+    else:
+        summary.write_text("{}" if damage == "earlier" else summary.read_text()[:40])
+    with pytest.raises(UserError, match="damaged, or of an earlier version"):
+        compare.read("one", tmp_path / "one")
