@@ -28,6 +28,7 @@ import click
 
 from models.errors import UserError
 from pipeline import configs
+from pipeline.cli.console import Components
 from pipeline.cli.report import show
 from pipeline.cli.run import execute
 from pipeline.knobs import knobs
@@ -45,7 +46,7 @@ def main() -> None:
             output = ROOT / os.path.relpath(planned.output)
             config = dataclasses.replace(planned.config, output=str(output))
             planned = dataclasses.replace(planned, config=config)
-        result = execute(planned)
+        result = execute(planned, Components(shown=True))
         if result is not None:
             told = [*planned.table.lines(), *planned.warnings]
             show(result, f"{time.monotonic() - started:.0f} s", told)

@@ -341,6 +341,10 @@ def find_source(config: PipelineConfig) -> Source:
 def source_options(config: PipelineConfig) -> dict[str, Any]:
     """Options of the source, including those that are knobs of their own."""
     options = dict(config.data.source_options)
+    if "max_pixels" in options:
+        raise UserError(
+            "max_pixels is not an option of a source, but one of the run.", "max_pixels"
+        )
     if config.data.source_name == "images":
         options["max_pixels"] = config.data.max_pixels
     return options

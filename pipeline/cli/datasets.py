@@ -1,37 +1,62 @@
 """The command `capsad datasets`."""
 
 import os
+from typing import Any
 
 import click
 import numpy as np
 
 from components.data import sources
 from models.errors import UserError
+from pipeline.cli.json_output import json_option, print_json
 from pipeline.cli.options import Command
 
 
 @click.command(cls=Command)
 @click.option("--data-dir", metavar="DIR", help="Folder to look in first.")
-def datasets(data_dir: str | None) -> None:
+@json_option
+def datasets(data_dir: str | None, as_json: bool) -> None:
     """List the data sets: their folders, numbers of images, licences and how to get them."""
     if data_dir is not None:
         os.environ[sources.DATA_DIR_VARIABLE] = data_dir
-    for name in sources.names():
-        source_class = sources.describe(name)
-        click.secho(f"{name}", bold=True, nl=False)
-        click.echo(f"  {source_class.title}")
-        found, why = None, "not found"
-        try:
-            found = sources.find(name)
-        except UserError as error:
-            why = str(error)
-        if found:
-            click.echo(f"  found:    {found.folder} ({found.origin})")
-            for part, labels in found.labels().items():
-                counts = np.bincount(labels, minlength=len(found.class_names))
-                listed = zip(found.class_names, counts, strict=True)
-                click.echo(f"  {part + ':':<10}" + ", ".join(f"{n} {c}" for n, c in listed))
+    found = [_describe(name) for name in sources.names()]
+    if as_json:
+        print_json("datasets", datasets=found)
+        return
+    for described in found:
+        click.secho(described["name"], bold=True, nl=False)
+        click.echo(f"  {described['title']}")
+        if described["folder"]:
+            click.echo(f"  found:    {described['folder']} ({described['origin']})")
+            for part, counts in described["images"].items():
+                listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+                click.echo(f"  {part + ':':<10}{listed}")
         else:
-            click.echo(f"  missing:  {why}")
-            click.echo(f"  get it:   {source_class.how_to_get}")
-        click.echo(f"  licence:  {source_class.licence}")
+            click.echo(f"  missing:  {described['missing']}")
+            click.echo(f"  get it:   {described['get_it']}")
+        click.echo(f"  licence:  {described['licence']}")
+
+
+def _describe(name: str) -> dict[str, Any]:
+    """A data set: name of a field -> its value; `folder` is `None` if it is missing."""
+    source_class = sources.describe(name)
+    found, missing = None, "not found"
+    try:
+        found = sources.find(name)
+    except UserError as error:
+        missing = str(error)
+    images = {}
+    if found:
+        for part, labels in found.labels().items():
+            counts = np.bincount(labels, minlength=len(found.class_names))
+            images[part] = dict(zip(found.class_names, counts.tolist(), strict=True))
+    return {
+        "name": name,
+        "title": source_class.title,
+        "folder": found.folder if found else None,
+        "origin": found.origin if found else None,
+        "images": images,
+        "missing": None if found else missing,
+        "get_it": source_class.how_to_get,
+        "licence": source_class.licence,
+    }

@@ -16,6 +16,7 @@ import click
 from components.data import sources
 from models.errors import UserError
 from pipeline import stack
+from pipeline.cli.json_output import json_option, print_json
 from pipeline.cli.options import Command
 
 _SETUP = "Run `make setup`, which installs versions that work together."
@@ -38,17 +39,22 @@ class Check:
 
 
 @click.command(cls=Command)
-def doctor() -> None:
+@json_option
+def doctor(as_json: bool) -> None:
     """Check the installation and say how to repair it."""
-    worst = "ok"
+    checks: list[Check] = []
     for check in examine():
+        checks.append(check)
+        if as_json:
+            continue
         colour = {"ok": "green", "note": "yellow", "wrong": "red"}[check.state]
         click.secho(f"{check.state:<6}", fg=colour, nl=False)
         click.echo(f"{check.subject:<14} {check.found}")
         if check.remedy:
             click.echo(f"{'':<21}-> {check.remedy}")
-        worst = "wrong" if "wrong" in (check.state, worst) else worst
-    sys.exit(1 if worst == "wrong" else 0)
+    if as_json:
+        print_json("doctor", checks=checks)
+    sys.exit(1 if any(check.state == "wrong" for check in checks) else 0)
 
 
 def examine() -> Iterator[Check]:

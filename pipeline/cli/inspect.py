@@ -8,12 +8,11 @@ import click
 import numpy as np
 
 from components.data.folder import printable
-from components.data.formats import Info
-from components.data.index import Index
 from components.data.protocol import SPLITS
 from components.data.sources.base import Source
 from models.errors import UserError
 from pipeline import configs
+from pipeline.cli.json_output import json_option, print_json
 from pipeline.cli.options import Command, knob_options
 from pipeline.knobs import knobs
 from pipeline.plan import find_source, plan
@@ -30,7 +29,8 @@ _DATA = tuple(knob.name for knob in knobs(configs.PipelineConfig) if knob.sectio
     ],
 )
 @click.argument("images", metavar="FOLDER")
-def inspect(images: str, **given: Any) -> None:
+@json_option
+def inspect(images: str, as_json: bool, **given: Any) -> None:
     """Say what a run would read in FOLDER, how it would split it, and what is wrong.
 
     FOLDER is a folder of images, or an .npz file, as for `capsad run --images`. Give the anomaly to
@@ -38,63 +38,41 @@ def inspect(images: str, **given: Any) -> None:
     """
     config = configs.configure(images=images, **given)
     source = find_source(config)
-    index = source.index()
-    _tell_files(source, index)
-    _tell_images(source.infos, index)
-    wrong, warnings = None, source.warnings
-    try:
-        planned = plan(config, source) if config.data.anomaly else None
-    except UserError as error:
-        wrong, planned = error, None
-    if planned is not None:
-        size = "x".join(map(str, planned.image_size))
-        anomaly = ", ".join(planned.classes.anomaly_names)
-        click.echo(f"\nA run with the anomaly {anomaly}:")
-        click.echo(f"  detector {planned.detector.name}, images resized to {size}")
-        for split in SPLITS:
-            classes = planned.counts[split]
-            listed = ", ".join(f"{name} {count}" for name, count in classes.items())
-            click.echo(f"  {split:<12}{sum(classes.values()):>8}  {listed}")
-        warnings = planned.warnings
-    elif wrong is None:
-        click.echo("\nGive a class by --anomaly to see the splits of a run that holds it out.")
-    for warning in warnings:
-        click.echo(f"\nWarning: {warning}")
-    if wrong is not None:
-        click.echo(f"\nA run would be refused: {wrong}")
+    found = {**_files(source), **_images(source), **_run(config, source)}
+    if as_json:
+        print_json("inspect", **found)
+    else:
+        _show_files(found)
+        _show_images(found)
+        _show_run(found)
+    if found["refused"]:
         sys.exit(1)
 
 
-def _tell_files(source: Source, index: Index) -> None:
-    """Prints the table of files and the classes."""
-    total = sum(len(part.labels) for part in index.parts.values())
-    colour = "grey" if index.channels == 1 else "colour"
-    click.echo(f"{source.folder}: {source.origin}, {total} {colour} images")
-    for line in source.table.lines():
-        click.echo(f"  {line}")
-    width = max(map(len, index.class_names))
-    click.echo(f"\n  {'class':<{width}}" + "".join(f"{part:>10}" for part in index.parts))
-    counts = [
-        np.bincount(part.labels, minlength=len(index.class_names)) for part in index.parts.values()
-    ]
-    for label, name in enumerate(index.class_names):
-        click.echo(f"  {name:<{width}}" + "".join(f"{count[label]:>10}" for count in counts))
+def _files(source: Source) -> dict[str, Any]:
+    """What was read, and the images of each part and class."""
+    index = source.index()
+    counts = {
+        part: np.bincount(of.labels, minlength=len(index.class_names)).tolist()
+        for part, of in index.parts.items()
+    }
+    return {
+        "folder": str(source.folder),
+        "origin": source.origin,
+        "images": sum(map(sum, counts.values())),
+        "channels": index.channels,
+        "files": source.table.lines(),
+        "classes": {
+            part: dict(zip(index.class_names, of, strict=True)) for part, of in counts.items()
+        },
+    }
 
 
-def _tell_images(infos: list[Info], index: Index) -> None:
-    """Prints sizes and kinds of the images, and how many are identical."""
-    click.echo()
-    if infos:
-        areas = sorted((info.width * info.height, info.width, info.height) for info in infos)
-        (_, *smallest), (_, *middle), (_, *largest) = areas[0], areas[len(areas) // 2], areas[-1]
-        click.echo(
-            f"  sizes    {'x'.join(map(str, smallest))} to {'x'.join(map(str, largest))} pixels, "
-            f"the median {'x'.join(map(str, middle))} (width x height)"
-        )
-        for title, field in (("formats", "format"), ("pixels", "mode")):
-            found = collections.Counter(getattr(info, field) for info in infos)
-            listed = ", ".join(f"{count} {name}" for name, count in found.most_common())
-            click.echo(f"  {title:<9}{listed}")
+def _images(source: Source) -> dict[str, Any]:
+    """Sizes and kinds of the images, as far as they are files, and those that are identical."""
+    infos, index = source.infos, source.index()
+    areas = sorted((info.width * info.height, info.width, info.height) for info in infos)
+    chosen = (areas[0], areas[len(areas) // 2], areas[-1]) if areas else ()
     first: dict[bytes, str] = {}
     copies = []
     for name, part in index.parts.items():
@@ -103,8 +81,74 @@ def _tell_images(infos: list[Info], index: Index) -> None:
             other = first.setdefault(digest.tobytes(), own)
             if other != own:
                 copies.append((own, other))
-    if copies:
+    return {
+        "sizes": [[width, height] for _, width, height in chosen],
+        "formats": dict(collections.Counter(info.format for info in infos).most_common()),
+        "pixels": dict(collections.Counter(info.mode for info in infos).most_common()),
+        "identical": copies,
+    }
+
+
+def _run(config: configs.PipelineConfig, source: Source) -> dict[str, Any]:
+    """The run with the anomaly of `config`, if there is one, and why it would be refused."""
+    try:
+        planned = plan(config, source) if config.data.anomaly else None
+    except UserError as error:
+        return {"run": None, "warnings": source.warnings, "refused": str(error)}
+    if planned is None:
+        return {"run": None, "warnings": source.warnings, "refused": None}
+    run = {
+        "anomaly": planned.classes.anomaly_names,
+        "detector": planned.detector.name,
+        "image_size": planned.image_size,
+        "splits": {split: planned.counts[split] for split in SPLITS},
+    }
+    return {"run": run, "warnings": planned.warnings, "refused": None}
+
+
+def _show_files(found: dict[str, Any]) -> None:
+    colour = "grey" if found["channels"] == 1 else "colour"
+    click.echo(f"{found['folder']}: {found['origin']}, {found['images']} {colour} images")
+    for line in found["files"]:
+        click.echo(f"  {line}")
+    parts = found["classes"]
+    names = list(next(iter(parts.values())))
+    width = max(map(len, names))
+    click.echo(f"\n  {'class':<{width}}" + "".join(f"{part:>10}" for part in parts))
+    for name in names:
+        click.echo(f"  {name:<{width}}" + "".join(f"{of[name]:>10}" for of in parts.values()))
+
+
+def _show_images(found: dict[str, Any]) -> None:
+    click.echo()
+    if found["sizes"]:
+        smallest, middle, largest = ("x".join(map(str, size)) for size in found["sizes"])
         click.echo(
-            f"  {len(copies)} images are identical to another; the first is {copies[0][0]}, the "
-            f"same as {copies[0][1]}"
+            f"  sizes    {smallest} to {largest} pixels, the median {middle} (width x height)"
         )
+        for title in ("formats", "pixels"):
+            listed = ", ".join(f"{count} {name}" for name, count in found[title].items())
+            click.echo(f"  {title:<9}{listed}")
+    if copies := found["identical"]:
+        own, other = copies[0]
+        click.echo(
+            f"  {len(copies)} images are identical to another; the first is {own}, the same as "
+            f"{other}"
+        )
+
+
+def _show_run(found: dict[str, Any]) -> None:
+    run = found["run"]
+    if run:
+        size = "x".join(map(str, run["image_size"]))
+        click.echo(f"\nA run with the anomaly {', '.join(run['anomaly'])}:")
+        click.echo(f"  detector {run['detector']}, images resized to {size}")
+        for split, classes in run["splits"].items():
+            listed = ", ".join(f"{name} {count}" for name, count in classes.items())
+            click.echo(f"  {split:<12}{sum(classes.values()):>8}  {listed}")
+    elif not found["refused"]:
+        click.echo("\nGive a class by --anomaly to see the splits of a run that holds it out.")
+    for warning in found["warnings"]:
+        click.echo(f"\nWarning: {warning}")
+    if found["refused"]:
+        click.echo(f"\nA run would be refused: {found['refused']}")

@@ -93,6 +93,12 @@ class Command(click.Command):
         return f" See {', '.join(filter(None, named))}." if any(named) else ""
 
 
+quiet_option = click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    help="Show no progress: only the result, warnings and errors.",
+)
 alpha_option = click.option(
     "--alpha",
     type=FiniteRange(0, 1, min_open=True, max_open=True),

@@ -8,6 +8,7 @@ import click
 from components.data.folder import Table, find_images
 from models.errors import UserError
 from pipeline.cli import console
+from pipeline.cli.json_output import json_option, print_json
 from pipeline.cli.options import Command, knob_options, pixel_limit
 from pipeline.configs import PipelineConfig
 
@@ -15,7 +16,8 @@ from pipeline.configs import PipelineConfig
 @click.command(cls=Command, params=knob_options(PipelineConfig, only=("max_pixels",)))
 @click.argument("model")
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-def recalibrate(model: str, images: tuple[str, ...], max_pixels: int | None) -> None:
+@json_option
+def recalibrate(model: str, images: tuple[str, ...], max_pixels: int | None, as_json: bool) -> None:
     """Make a new version of a pushed model: the same network, calibrated on other images.
 
     MODEL is a run's output folder, its `serving` folder, or one version's folder. IMAGE... are
@@ -37,6 +39,16 @@ def recalibrate(model: str, images: tuple[str, ...], max_pixels: int | None) -> 
         click.echo(f"{unreadable.name}: {unreadable.reason}", err=True)
     for line in table.lines():
         click.echo(line, err=True)
+    if as_json:
+        print_json(
+            "recalibrate",
+            model=os.path.abspath(made.folder),
+            calibration_images=made.images,
+            flagged_before=made.flagged_before,
+            unreadable={unreadable.name: unreadable.reason for unreadable in made.unreadable},
+            left_out=table.lines(),
+        )
+        return
     click.echo(
         f"  calibrated on {made.images} images, of which the former version flagged "
         f"{made.flagged_before:.1%}: alpha must be above {1 / (made.images + 1):.2g}\n"

@@ -1,21 +1,34 @@
 """The command `capsad report`, and the printing of a run's results for other commands."""
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pipeline import results
+from pipeline.cli.json_output import json_option, print_json
 from pipeline.cli.options import Command
 
 
 @click.command(cls=Command)
 @click.argument("run", metavar="RUN")
-def report(run: str) -> None:
+@json_option
+def report(run: str, as_json: bool) -> None:
     """Show the results of RUN, the output folder of a run, and the path of its report."""
-    show(results.read(os.path.abspath(run)), "report")
+    result = results.read(os.path.abspath(run))
+    if as_json:
+        print_json("report", **fields(result))
+    else:
+        show(result, "report")
+
+
+def fields(result: results.Results) -> dict[str, Any]:
+    """The fields of a run's results in JSON."""
+    return {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
 
 
 def show(result: results.Results, heading: str, told: Sequence[str] = ()) -> None:

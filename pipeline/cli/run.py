@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import json
 import logging
 import os
 import re
@@ -17,18 +16,27 @@ import click
 from components.data.folder import READ
 from components.training import cluster
 from models.errors import UserError
-from pipeline import configs, local, results
+from pipeline import configs, local, mlflow, results
 from pipeline.artifacts import damaged_records
 from pipeline.cli import console
-from pipeline.cli.options import Command, knob_options
-from pipeline.cli.report import show
+from pipeline.cli.console import Components
+from pipeline.cli.json_output import json_option, print_json
+from pipeline.cli.options import Command, knob_options, quiet_option
+from pipeline.cli.report import fields, show
 from pipeline.plan import Plan, check_docker, plan
 
 
 @click.command(cls=Command, goes_on=True, params=knob_options(configs.PipelineConfig))
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on the last line.")
-def run(name: str | None, as_json: bool, **given: Any) -> None:
+@click.option(
+    "--mlflow",
+    "mlflow_uri",
+    metavar="URI",
+    help="Log settings, measures, report and model to this MLflow server, or to a folder.",
+)
+@quiet_option
+@json_option
+def run(name: str | None, mlflow_uri: str | None, quiet: bool, as_json: bool, **given: Any) -> None:
     """Train, judge, bless and push a detector on the data set NAME.
 
     NAME is one of digits (the default), mnist, fashion_mnist, smallnorb and images. The same
@@ -39,19 +47,41 @@ def run(name: str | None, as_json: bool, **given: Any) -> None:
     planned = plan(config)
     if config.gate.infra_validation:
         check_docker()
+    if mlflow_uri:
+        mlflow.check(mlflow_uri)
     started = time.monotonic()
-    result = execute(planned)
+    display = Components(shown=not (quiet or as_json))
+    result = execute(planned, display)
     seconds = time.monotonic() - started
     if result is None:
-        click.echo(f"\n  trained along; the chief has the results ({seconds:.0f} s)")
+        if display.shown:
+            click.echo(f"\n  trained along; the chief has the results ({seconds:.0f} s)")
         return
-    show(result, f"{seconds:.0f} s", [*planned.table.lines(), *planned.warnings])
+    logged = problem = None
+    if mlflow_uri:
+        try:
+            logged = mlflow.log(mlflow_uri, planned.config.name, result)
+        except UserError as error:
+            problem = error
     if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(result), "seconds": round(seconds, 1)}))
+        took = {
+            component: {"seconds": taken, "cached": component in display.cached}
+            for component, taken in display.seconds.items()
+        }
+        print_json(
+            "run", **fields(result), seconds=round(seconds, 1), components=took, mlflow=logged
+        )
+    else:
+        told = [*planned.table.lines(), *planned.warnings] if display.shown else planned.warnings
+        show(result, f"{seconds:.0f} s", told)
+        if logged:
+            click.echo(f"  MLflow:  run {logged} at {mlflow_uri}")
+    if problem:
+        raise problem
 
 
-def execute(planned: Plan) -> results.Results | None:
-    """Runs a plan, with a line a component on the console and everything else in the log.
+def execute(planned: Plan, display: Components) -> results.Results | None:
+    """Runs a plan. The display shows progress, and everything else is in the log.
 
     Of the workers that TF_CONFIG names only the chief does all of this. The others run as far as
     the Trainer, in a temporary folder.
@@ -64,25 +94,30 @@ def execute(planned: Plan) -> results.Results | None:
         click.ClickException: at any other error; the log has all of it.
     """
     if cluster.task().is_chief:
-        return _execute(planned, None)
+        return _execute(planned, display, None)
     folder = tempfile.mkdtemp(prefix="capsad-")
     own = dataclasses.replace(planned.config, output=folder)
-    _execute(dataclasses.replace(planned, config=own), ["Trainer"])
+    _execute(dataclasses.replace(planned, config=own), display, ["Trainer"])
     shutil.rmtree(folder)
     return None
 
 
-def _execute(planned: Plan, to_nodes: list[str] | None) -> results.Results | None:
+def _execute(
+    planned: Plan, display: Components, to_nodes: list[str] | None
+) -> results.Results | None:
     with local.output_folder(planned.output) as output:
         log = output / "log.txt"
-        _tell_data(planned)
-        click.echo(
-            f"{planned.config.name}: {planned.source.title} ({planned.source.origin}), anomaly "
-            f"{', '.join(planned.classes.anomaly_names)}, detector {planned.detector.name}\n"
-            f"  log: {log}"
-        )
+        if display.shown:
+            _tell_data(planned)
+            click.echo(
+                f"{planned.config.name}: {planned.source.title} ({planned.source.origin}), anomaly "
+                f"{', '.join(planned.classes.anomaly_names)}, detector {planned.detector.name}\n"
+                f"  log: {log}"
+            )
+        for warning in planned.warnings:
+            click.echo(f"Warning: {warning}", err=True)
         try:
-            with console.noise_to(str(log)):
+            with console.noise_to(str(log), display):
                 try:
                     pipeline = local.compile_pipeline(planned)
                     console.keep_handlers()
@@ -104,8 +139,6 @@ def _tell_data(planned: Plan) -> None:
         click.echo(f"  {line}")
     if planned.choice:
         click.echo(planned.choice)
-    for warning in planned.warnings:
-        click.echo(f"Warning: {warning}", err=True)
 
 
 def _explained(error: Exception, output: Path, log: Path) -> Exception:

@@ -1,6 +1,7 @@
 """The command `capsad score`."""
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import sys
@@ -16,7 +17,8 @@ from models.files import whole_file
 from pipeline.beam_args import beam_args as with_defaults
 from pipeline.beam_args import check_engine
 from pipeline.cli import console
-from pipeline.cli.options import Command, alpha_option, knob_options, pixel_limit
+from pipeline.cli.json_output import print_json
+from pipeline.cli.options import Command, alpha_option, knob_options, pixel_limit, quiet_option
 from pipeline.configs import PipelineConfig
 from pipeline.parameters import FiniteRange, OutputFile, OutputFolder
 
@@ -57,6 +59,13 @@ _FORMATS, _BEAM_FORMATS = ("table", "csv", "jsonl"), ("tfrecord", "parquet")
 )
 @click.option("--beam", is_flag=True, help="Score by Apache Beam: any number of images.")
 @click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="The same as --format jsonl; with --beam, print the numbers of images as JSON.",
+)
+@quiet_option
+@click.option(
     "--max-dead",
     type=FiniteRange(0, 1),
     help="With --beam, largest share of images that may be unreadable.  [default: 0.5]",
@@ -71,6 +80,8 @@ def score(
     output: str | None,
     heatmaps: str | None,
     beam: bool,
+    as_json: bool,
+    quiet: bool,
     max_dead: float | None,
     beam_args: tuple[str, ...],
     max_pixels: int | None,
@@ -94,8 +105,17 @@ def score(
     if beam and heatmaps:
         raise UserError("--heatmaps does not go with --beam.")
     if beam:
-        _score_by_beam(model, images, output, format_name, beam_args, max_dead)
+        display = console.Display(shown=not (quiet or as_json))
+        counts = _score_by_beam(model, images, output, format_name, beam_args, max_dead, display)
+        if as_json:
+            print_json("score", **dataclasses.asdict(counts), output=output)
+            return
+        click.echo(f"{counts.scored} images scored, {counts.dead} could not be.")
+        for outcome, count in counts.left_out.items():
+            click.echo(f"{count} files {outcome}", err=True)
         return
+    if as_json and format_name not in (None, "jsonl"):
+        raise UserError(f"--json is --format jsonl, so it does not go with --format {format_name}.")
     if beam_args or max_dead is not None or format_name in _BEAM_FORMATS:
         raise UserError(
             f"--beam-arg, --max-dead and the formats {', '.join(_BEAM_FORMATS)} go with --beam."
@@ -119,19 +139,25 @@ def score(
             client = clients.remote(url, model_name, timeout, pictures)
         else:
             client = clients.local(model, pictures)
-    progress = _Progress(sys.stderr.isatty() and (output is not None or not sys.stdout.isatty()))
     table = Table()
-    results = score_files(client, find_images(images, table), table, pixel_limit(max_pixels))
-    found = _rows(results, alpha, progress, heatmaps)
-    first = next(found, None)
-    if first is None:
-        for line in table.lines():
-            progress.tell(line)
-        raise click.ClickException(
-            f"No image was scored: {progress.unreadable} unreadable file(s) in {', '.join(images)}."
-        )
-    with _opened(output) as file:
-        FORMATS[format_name or _FORMATS[0]](itertools.chain([first], found), file)
+    files = list(find_images(images, table))
+    # Not among the scores themselves.
+    shown = not quiet and (output is not None or not sys.stdout.isatty())
+    progress = _Progress(len(files), shown)
+    results = score_files(client, files, table, pixel_limit(max_pixels))
+    with progress:
+        found = _rows(results, alpha, progress, heatmaps)
+        first = next(found, None)
+        if first is None:
+            for line in table.lines():
+                progress.tell(line)
+            raise click.ClickException(
+                f"No image was scored: {progress.unreadable} unreadable file(s) in "
+                f"{', '.join(images)}."
+            )
+        write = FORMATS["jsonl" if as_json else format_name or _FORMATS[0]]
+        with _opened(output) as file:
+            write(itertools.chain([first], found), file)
     _tell_left_out(table, progress)
 
 
@@ -170,7 +196,7 @@ def _check_output(output: str | None, kind: click.ParamType) -> None:
         raise UserError(error.message, "output") from None
 
 
-def _score_by_beam(model, images, output, format_name, beam_args, max_dead):
+def _score_by_beam(model, images, output, format_name, beam_args, max_dead, display):
     if not model or output is None or format_name in _FORMATS:
         raise UserError(
             "--beam goes with a MODEL, not a --url, with --output DIR, and with --format "
@@ -179,14 +205,15 @@ def _score_by_beam(model, images, output, format_name, beam_args, max_dead):
     _check_output(output, OutputFolder())
     argv = with_defaults(beam_args)
     check_engine(argv)
-    with console.noise_to_temporary_log("Scoring"):
+    with console.noise_to_temporary_log("Scoring", display):
+        display.start("Scoring")
         # Imported here, because Beam and TensorFlow take seconds.
         import apache_beam as beam
 
         from components.serving.batch.pipeline import MAX_DEAD, score_all
         from components.serving.runner import newest_version
 
-        counts = score_all(
+        return score_all(
             beam.Pipeline(argv=argv),
             newest_version(model),
             images,
@@ -194,31 +221,40 @@ def _score_by_beam(model, images, output, format_name, beam_args, max_dead):
             output_format=format_name or _BEAM_FORMATS[0],
             max_dead=MAX_DEAD if max_dead is None else max_dead,
         )
-    click.echo(f"{counts.scored} images scored, {counts.dead} could not be.")
-    for outcome, count in counts.left_out.items():
-        click.echo(f"{count} files {outcome}", err=True)
 
 
 class _Progress:
-    """Messages on standard error and, where that is a terminal of its own, a running count."""
+    """Messages on standard error and, where that is a terminal, a bar.
 
-    def __init__(self, shown: bool):
-        self._shown = shown
+    Args:
+        total: number of images.
+        shown: whether a bar may be shown.
+    """
+
+    def __init__(self, total: int, shown: bool):
+        from pipeline.cli.bars import bars  # It is imported here, because it takes a moment.
+
+        self._bars = bars(shown, to_stderr=True)
+        self._bar = self._bars.add_task("Scoring", total=total)
         self.scored = 0
         self.unreadable = 0
 
-    def count(self, images: int) -> None:
-        self.scored += images
-        if self._shown:
-            click.echo(f"\r{self.scored} images", nl=False, err=True)
+    def count(self, scored: int, unreadable: int = 0) -> None:
+        self.scored += scored
+        self.unreadable += unreadable
+        self._bars.advance(self._bar, scored + unreadable)
 
     def tell(self, message: str) -> None:
-        self.clear()
-        click.echo(message, err=True)
+        if self._bars.live.is_started:  # It moves the bar down.
+            self._bars.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        else:
+            click.echo(message, err=True)
 
-    def clear(self) -> None:
-        if self._shown:
-            click.echo("\r\033[K", nl=False, err=True)
+    def __enter__(self) -> None:
+        self._bars.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
 
 
 def _rows(
@@ -233,7 +269,7 @@ def _rows(
     writer = HeatmapWriter(heatmaps) if heatmaps else None
     for result in results:
         if isinstance(result, Unreadable):
-            progress.unreadable += 1
+            progress.count(0, unreadable=1)
             progress.tell(f"{result.name}: {result.reason}")
         else:
             warning = cannot_flag(result.outputs, alpha)
@@ -246,7 +282,6 @@ def _rows(
                 writer.write_flagged(result.names, result.images, result.outputs, flagged)
             yield from found
             progress.count(len(result.names))
-    progress.clear()
 
 
 @contextlib.contextmanager

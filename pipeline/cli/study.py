@@ -1,18 +1,21 @@
 """The command `capsad study`."""
 
+import logging
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from models import progress
 from models.errors import UserError
 from pipeline import configs
 from pipeline.cli import console
-from pipeline.cli.options import Command, knob_options
+from pipeline.cli.json_output import json_option, print_json
+from pipeline.cli.options import Command, knob_options, quiet_option
 from pipeline.configs import PipelineConfig
 from pipeline.parameters import OutputFolder
 
@@ -63,6 +66,8 @@ _KNOBS = ("epochs", "batch_size", "limit_per_class", "image_size", "data_dir", "
     help="Folder for results, which studies may share.",
 )
 @click.option("--keep-training", is_flag=True, help="Keep the state of each training.")
+@quiet_option
+@json_option
 def study(
     name: str,
     detectors: tuple[str, ...],
@@ -71,6 +76,8 @@ def study(
     protocol: str,
     output: str,
     keep_training: bool,
+    quiet: bool,
+    as_json: bool,
     **overrides: Any,
 ) -> None:
     """Compare detectors on the data set NAME: auROC by anomaly and seed, with intervals.
@@ -86,61 +93,72 @@ def study(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore")
     from pipeline.study import cells
+    from pipeline.study.run import run
 
     folder = Path(output).absolute()
     config = configs.configure(name, **overrides)
     made = cells.make_cells(config, detectors or ("capsnet",), anomalies, seeds, protocol)
     folder.mkdir(parents=True, exist_ok=True)
-    problems = _run(made, folder, keep_training)
-    _show(made, folder)
-    click.echo(f"  results: {folder / 'results.csv'}")
+    display = _Cells(made, folder, shown=not (quiet or as_json))
+    with console.noise_to(str(folder / "log.txt"), display):
+        problems = run(made, folder, display.begin, keep_training)
+    measured = _means(made, folder)
+    file = folder / "results.csv"
+    if as_json:
+        print_json("study", results=file, scores=measured, problems=problems)
+    else:
+        _show(measured)
+        click.echo(f"  results: {file}")
     if problems:
         raise UserError(" ".join(problems) + " The same command runs what is missing.")
 
 
-def _run(cells: Sequence["Cell"], output: Path, keep_training: bool) -> list[str]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+class _Cells(console.Display):
+    """Shows the cell that is run, and the time left for all of them.
 
-    from pipeline.study import results
-    from pipeline.study.run import run
+    Args:
+        cells: the cells of the study.
+        output: its folder.
+        shown: whether anything is shown.
+    """
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    with console.noise_to(str(output / "log.txt")), Progress(*columns) as display:
-        task = display.add_task("", total=len(cells), left="")
-        finished: list[dict[str, Any]] = []
+    def __init__(self, cells: Sequence["Cell"], output: Path, shown: bool):
+        super().__init__(shown)
+        self._cells, self._output = cells, output
+        self._done = 0
 
-        def progress(cell: "Cell", done: int, part: float) -> None:
-            nonlocal finished
-            if part == 0:
-                finished = results.read(output)
-            names = {result["cell"] for result in finished}
-            remaining = [c for c in cells[done:] if c.name not in names]
-            display.update(
-                task,
-                completed=done + part,
-                description=f"{cell.anomaly}: {cell.plan.detector.name}, seed {cell.config.seed}",
-                left=_duration(results.seconds_left(remaining, part, finished)),
-            )
+    def begin(self, cell: "Cell", done: int) -> None:
+        """Shows that `cell` is run next, after `done` others."""
+        from pipeline.study import results
 
-        problems = run(cells, output, progress, keep_training)
-        display.update(task, completed=len(cells), description="", left="")
-    return problems
+        self._done = done
+        self._text = f"{cell.anomaly}: {cell.plan.detector.name}, seed {cell.config.seed}"
+        self._finished = results.read(self._output)
+        names = {result["cell"] for result in self._finished}
+        self._left = [cell for cell in self._cells[done:] if cell.name not in names]
+        if self._bars.disable and self.shown:
+            click.echo(f"  {done + 1} of {len(self._cells)}: {self._text}")
+        self._show(0.0)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Shows how far the training of a cell is."""
+        told: progress.Progress | None = getattr(record, "progress", None)
+        if told is not None and told.task == "training":
+            self._show(told.done / told.total)
+
+    def _show(self, part: float) -> None:
+        from pipeline.study import results
+
+        if self._bars.disable:
+            return
+        left = results.seconds_left(self._left, part, self._finished)
+        self.move(self._text, self._done + part, len(self._cells))
+        # Nothing is known before the first cell is finished.
+        self._bars.update(self._bars.task_ids[0], left=None if math.isnan(left) else left)
 
 
-def _duration(seconds: float) -> str:
-    if math.isnan(seconds):  # Nothing is known before the first cell is finished.
-        return ""
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min left" if minutes >= 60 else f"{minutes} min left"
-
-
-def _show(cells: Sequence["Cell"], output: Path) -> None:
-    """Prints the mean auROC of each detector and score over the cells of this study."""
+def _means(cells: Sequence["Cell"], output: Path) -> list[dict[str, Any]]:
+    """The mean auROC of each detector and score over the cells of this study."""
     import numpy as np
 
     from pipeline.study import results
@@ -151,14 +169,29 @@ def _show(cells: Sequence["Cell"], output: Path) -> None:
         if result["cell"] in names:
             for score, measured in result["scores"].items():
                 values.setdefault((result["detector"], score), []).append(measured["auroc"])
-    if not values:
+    return [
+        {
+            "detector": detector,
+            "score": score,
+            "cells": len(aurocs),
+            "auroc": np.mean(aurocs),
+            "standard_deviation": np.std(aurocs),
+            "lowest": min(aurocs),
+            "highest": max(aurocs),
+        }
+        for (detector, score), aurocs in values.items()
+    ]
+
+
+def _show(measured: Sequence[Mapping[str, Any]]) -> None:
+    if not measured:
         return
     click.echo(
         f"\n  {'detector':<16}{'score':<16}{'cells':>5}  mean auROC ± standard deviation over the "
         "cells (range)"
     )
-    for (detector, score), aurocs in values.items():
+    for row in measured:
         click.echo(
-            f"  {detector:<16}{score:<16}{len(aurocs):>5}  {np.mean(aurocs):.4f} ± "
-            f"{np.std(aurocs):.4f} ({min(aurocs):.4f} to {max(aurocs):.4f})"
+            f"  {row['detector']:<16}{row['score']:<16}{row['cells']:>5}  {row['auroc']:.4f} ± "
+            f"{row['standard_deviation']:.4f} ({row['lowest']:.4f} to {row['highest']:.4f})"
         )

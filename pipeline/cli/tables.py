@@ -5,13 +5,15 @@ from pathlib import Path
 import click
 
 from models.errors import UserError
+from pipeline.cli.json_output import json_option, print_json
 from pipeline.cli.options import Command
 
 
 @click.command(cls=Command)
 @click.argument("study", metavar="[DIR]", default="runs/study")
 @click.option("--cards", metavar="FOLDER", help="Folder of the model cards.  [default: DIR/cards]")
-def tables(study: str, cards: str | None) -> None:
+@json_option
+def tables(study: str, cards: str | None, as_json: bool) -> None:
     """Make tables, figures and model cards from DIR/results.csv, the results of studies.
 
     Writes DIR/results.md, DIR/figures, and a card for each detector, data set and budget. DIR is
@@ -28,5 +30,9 @@ def tables(study: str, cards: str | None) -> None:
             "its output folder."
         )
     place = Path(cards) if cards else folder / "cards"
-    click.echo(f"  tables and figures: {figures.write(found, folder)}")
-    click.echo(f"  model cards: {model_cards.write(found, place)} in {place}")
+    tables_file, count = figures.write(found, folder), model_cards.write(found, place)
+    if as_json:
+        print_json("tables", tables=tables_file, cards=place, number_of_cards=count)
+        return
+    click.echo(f"  tables and figures: {tables_file}")
+    click.echo(f"  model cards: {count} in {place}")

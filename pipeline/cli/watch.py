@@ -1,7 +1,6 @@
 """The command `capsad watch`."""
 
 import dataclasses
-import json
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from models.files import write_whole
+from pipeline.cli.json_output import json_option, print_json
 from pipeline.cli.options import Command, alpha_option
 from pipeline.parameters import FiniteRange, OutputFile
 
@@ -34,7 +34,7 @@ _ALARM = 1  # exit code
     metavar="FILE",
     help="PNG of the evidence over the images.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON instead.")
+@json_option
 def watch(
     scores: tuple[str, ...], alpha: float, level: float, figure: str | None, as_json: bool
 ) -> None:
@@ -58,7 +58,7 @@ def watch(
         since = found.since.number if found.since else None
         write_whole(figure, figures.png(figures.evidence_figure(capital, found.needed, since)))
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(found)))
+        print_json("watch", **dataclasses.asdict(found))
     else:
         _show(found, level)
     if found.alarm:

@@ -11,9 +11,8 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +27,6 @@ from pipeline import machine
 from pipeline.study import results
 from pipeline.study.cells import Cell, backend_name
 
-if TYPE_CHECKING:  # Keras is loaded only when a cell is run.
-    import keras
-
 _EXAMPLES = 10  # number of images of each kind that are stored with their reconstructions
 _BATCH_SIZE = 100
 
@@ -38,7 +34,7 @@ _BATCH_SIZE = 100
 def run(
     cells: Sequence[Cell],
     output: Path,
-    progress: Callable[[Cell, int, float], None],
+    begin: Callable[[Cell, int], None],
     keep_training: bool = False,
 ) -> list[str]:
     """Runs the cells that are not finished.
@@ -46,8 +42,7 @@ def run(
     Args:
         cells: cells that are run.
         output: folder of all studies that share results.
-        progress: function of the cell in training, the number of finished cells, and the part of
-            the training that is done, in [0, 1].
+        begin: function that is called with each cell before it, and the number of cells before.
         keep_training: whether to keep the state of training of each cell. If the rows of a cell are
             deleted, it is then scored again without training.
 
@@ -57,7 +52,7 @@ def run(
     problems = []
     finished = _finished(output)
     for done, cell in enumerate(cells):
-        progress(cell, done, 0.0)
+        begin(cell, done)
         if (cell.name, cell.code) in finished:
             continue
         training = output / "training" / f"{cell.name}-{cell.code}"
@@ -71,7 +66,7 @@ def run(
             if (cell.name, cell.code) in _finished(output):  # Another study has just run it.
                 continue
             try:
-                result, arrays = _run_cell(cell, training, partial(progress, cell, done))
+                result, arrays = _run_cell(cell, training)
             except UserError as error:
                 problems.append(f"{cell.name} failed: {error}")
                 continue
@@ -94,9 +89,7 @@ def _finished(output: Path) -> set[tuple[str, str]]:
     return {(result["cell"], result["code"]) for result in results.read(output)}
 
 
-def _run_cell(
-    cell: Cell, training: Path, progress: Callable[[float], None]
-) -> tuple[results.Result, dict[str, Any]]:
+def _run_cell(cell: Cell, training: Path) -> tuple[results.Result, dict[str, Any]]:
     """Trains and tests; returns the result and the arrays of the cell."""
     detector = cell.plan.detector
     splits = cell.plan.load_splits()
@@ -107,7 +100,6 @@ def _run_cell(
         train.labels,
         validation=(validation.images, validation.labels),
         calibration=splits["calibration"].images,
-        callbacks=(_report_epochs(progress, detector.epochs),),
     )
     scorer.predict(test.images[:_BATCH_SIZE], batch_size=_BATCH_SIZE, verbose=0)  # This compiles.
     started = time.monotonic()
@@ -150,21 +142,6 @@ def _run_cell(
         **(_examples(outputs, test) if "reconstruction" in outputs else {}),
     }
     return result, arrays
-
-
-def _report_epochs(progress: Callable[[float], None], epochs: int) -> "keras.callbacks.Callback":
-    import keras
-
-    class Report(keras.callbacks.Callback):
-        epoch = 0
-
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self.epoch = epoch
-
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            progress((self.epoch + (batch + 1) / self.params["steps"]) / epochs)
-
-    return Report()
 
 
 def _measures(

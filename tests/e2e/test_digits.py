@@ -16,6 +16,7 @@ import pytest
 from pipeline import configs
 from pipeline.plan import plan
 from pipeline.study import results
+from tests.json_schema import valid_json
 
 pytestmark = pytest.mark.slow
 
@@ -29,13 +30,17 @@ class Run:
     def __init__(self, process, output):
         self.code = process.returncode
         self.output = output
-        self.cached = set(re.findall(r"^  (\w+) .*\(cached\)$", output, re.MULTILINE))
-        self.components = re.findall(r"^  (\w+) +[\d.]+ s", output, re.MULTILINE)
 
     @property
     def result(self):
+        """What --json printed."""
         assert self.code == 0, self.output
         return json.loads(self.output.splitlines()[-1])
+
+    @property
+    def cached(self):
+        """The components whose results came from the cache."""
+        return {name for name, took in self.result["components"].items() if took["cached"]}
 
 
 class Workplace:
@@ -96,13 +101,25 @@ def test_trains_blesses_pushes_and_reports(first, workplace):
         "Evaluator",
         "Report",
         "Pusher",
-    } <= set(first.components)
+    } <= set(result["components"])
+    valid_json(result)
 
 
-def test_the_console_is_quiet(first):
-    assert len(first.output.splitlines()) < 40
-    assert not re.search(r"WARNING|INFO|Warning|Traceback", first.output)
-    assert re.search(r"log: .*log.txt", first.output)
+def test_quiet_and_json(first, workplace):
+    assert len(first.output.splitlines()) == 1
+    quiet = workplace.capsad(*(word for word in QUICK if word != "--json"), "--quiet")
+    assert quiet.output.startswith("\n  score           auROC\n")
+    found = workplace.capsad("report", "out", "--json")
+    told = valid_json(json.loads(found.output))
+    assert told["auroc"] == first.result["auroc"]
+
+
+def test_the_console_has_no_noise(first, workplace):
+    output = workplace.capsad(*(word for word in QUICK if word != "--json")).output
+    assert len(output.splitlines()) < 40
+    assert not re.search(r"WARNING|INFO|Warning|Traceback", output)
+    assert re.search(r"log: .*log.txt", output)
+    assert re.search(r"^  Trainer +[\d.]+ s  \(cached\)$", output, re.MULTILINE)
 
 
 def test_the_report_agrees_with_the_pushed_model(first, workplace):
@@ -124,7 +141,8 @@ def test_the_report_agrees_with_the_pushed_model(first, workplace):
 
 def test_a_study_gives_the_same_auroc(first, workplace):
     study = ("study", "digits", "--anomaly", "9", "--epochs", "3", "--output", "study")
-    assert workplace.capsad(*study).code == 0
+    told = valid_json(workplace.capsad(*study, "--json").result)
+    assert {row["score"] for row in told["scores"]} == {"conformity", "pp", "re", "anomaly_score"}
     (found,) = results.read(workplace.folder / "study")
     assert found["accuracy"] == pytest.approx(first.result["accuracy"], abs=1e-6)
     for score, auroc in first.result["auroc"].items():
@@ -210,7 +228,7 @@ def test_darker_images_are_noticed_and_calibrated_for(first, workplace, to_png):
             scored = workplace.capsad("score", "out", folder, "--format", "csv", "--output", file)
             assert scored.code == 0, scored.output
         watch = workplace.capsad("watch", "--json", *files)
-        return watch.code, json.loads(watch.output.splitlines()[-1])
+        return watch.code, valid_json(json.loads(watch.output.splitlines()[-1]))
 
     code, found = watched("usual")
     assert (code, found["alarm"]) == (0, None)
@@ -220,7 +238,8 @@ def test_darker_images_are_noticed_and_calibrated_for(first, workplace, to_png):
     assert found["alarm"]["name"].startswith("darker")
     some = sorted(str(path) for path in (workplace.folder / "darker").iterdir())[::2]
     before = workplace.served()
-    assert workplace.capsad("recalibrate", "out", *some).code == 0
+    told = valid_json(workplace.capsad("recalibrate", "out", "--json", *some).result)
+    assert told["calibration_images"] == len(some)
     (version,) = set(workplace.served()) - set(before)
     for path in some:
         os.remove(path)  # They are known now.
@@ -265,6 +284,7 @@ def test_a_model_that_learned_nothing_is_not_pushed(first, workplace):
     assert workplace.served() == before
     assert "Not blessed" in refused.output
     assert "Not blessed" in Path(refused.result["report"]).read_text()
+    assert workplace.capsad("compare", "out", "other").code == 2
     failed = [check for check in refused.result["verdict"]["checks"] if not check["passed"]]
     assert any(check["outcome"].endswith("so it learned nothing") for check in failed)
     assert any(check["condition"].startswith("Accuracy on the normal") for check in failed)
@@ -287,7 +307,7 @@ def test_a_second_run_in_the_same_folder_waits_its_turn(workplace):
 
 def test_killed_training_goes_on_from_the_last_epoch(tmp_path):
     workplace = Workplace(tmp_path)
-    long = ("run", "digits", "--epochs", "12", "--json", "--output", "out")
+    long = ("run", "digits", "--epochs", "12", "--output", "out")
     process = workplace.start(*long)
     deadline = time.monotonic() + 200
     while not list((tmp_path / "out").rglob("resume/*/epoch-0000[3-9]")):
@@ -298,9 +318,9 @@ def test_killed_training_goes_on_from_the_last_epoch(tmp_path):
     assert workplace.served() == []
 
     resumed = workplace.capsad(*long)
-    assert resumed.result["blessed"] is True
-    assert "HoldOutExampleGen" in resumed.cached
-    epochs = [int(number) for number in re.findall(r"^Epoch (\d+)/12", resumed.output, re.M)]
+    assert "Blessed" in resumed.output
+    assert re.search(r"HoldOutExampleGen .*\(cached\)", resumed.output)
+    epochs = [int(number) for number in re.findall(r"^    Epoch (\d+) of 12", resumed.output, re.M)]
     assert 4 <= epochs[0] <= 12
     assert epochs[-1] == 12
     assert len(workplace.served()) == 1

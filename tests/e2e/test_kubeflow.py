@@ -18,9 +18,10 @@ import yaml
 from components.data import sources
 from components.data.examples import load_split
 from pipeline import configs
+from pipeline.cli.console import Components
 from pipeline.cli.run import execute
 from pipeline.kubeflow.entrypoint import local_path
-from pipeline.kubeflow_runner import compile_pipeline
+from pipeline.kubeflow_v2_runner import compile_pipeline
 from pipeline.plan import plan
 
 # Many processes, each of which imports TFX: minutes, and more beside other work.
@@ -180,7 +181,9 @@ def first(backend):
 
 def test_the_containers_give_the_result_of_a_local_run(first, config, tmp_path):
     summary = first.summary()
-    local = execute(plan(configs.override(config, output=str(tmp_path / "local"))))
+    local = execute(
+        plan(configs.override(config, output=str(tmp_path / "local"))), Components(shown=False)
+    )
     assert summary["verdict"]["blessed"] is local.blessed is True
     assert summary["auroc"] == pytest.approx(local.auroc, abs=1e-6)
     assert summary["accuracy"] == pytest.approx(local.accuracy, abs=1e-6)

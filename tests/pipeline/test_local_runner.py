@@ -42,7 +42,7 @@ def local_runner(tmp_path):
         ({"CAPSAD_PIPELINE": "capsad_images"}, "folder of images is not given. See CAPSAD_IMAGES"),
         ({"CAPSAD_IMAGES": "nowhere"}, "not both. See CAPSAD_IMAGES"),
         ({"CAPSAD_SETTINGS": "filters"}, "CAPSAD_SETTINGS: .*not of the form NAME=VALUE"),
-        ({"CAPSAD_SETTINGS": "verbose=1"}, "'verbose' .* cannot be given"),
+        ({"CAPSAD_SETTINGS": "backup_dir=x"}, "'backup_dir' .* cannot be given"),
         ({"CAPSAD_ANOMALY": "ten"}, "Unknown anomaly class 'ten'.* See CAPSAD_ANOMALY"),
         ({"CAPSAD_MIN_AUROC": "2"}, "CAPSAD_MIN_AUROC: .*2.0 is not in the range"),
         ({"CAPSAD_STRATEGY": "all"}, "CAPSAD_STRATEGY: .*'all' is not one of"),

@@ -38,6 +38,7 @@ def images(folder, counts, size=(8, 8)):
         (["run", "digits", "--min-auroc", "nan"], "'--min-auroc': nan is no finite number"),
         (["score", "--alpha", "nan", "a", "b"], "nan is no finite number"),
         (["score", "--timeout", "inf", "a", "b"], "inf is not in the range 0<x<=86400"),
+        (["run", "digits", "--source-option", "max_pixels=5"], "not an option.*See --max-pixels"),
         (["run", "digits", "--set", "epochs=0"], "0 is not in the range x>=1"),
         (["run", "digits", "--set", "filters=0"], "filters must be a whole number of at least 1"),
         (["run", "digits", "--detector", "capsnt"], "Unknown detector 'capsnt'"),
@@ -58,8 +59,8 @@ def images(folder, counts, size=(8, 8)):
         (["run", "digits", "--set", "epoch=3"], "no setting 'epoch'"),
         (["run", "digits", "--set", "epochs"], "not of the form NAME=VALUE"),
         (["run", "digits", "--set", "seed=3"], "'seed' .* cannot be given.*See --seed"),
-        (["run", "digits", "--set", "verbose=1"], "'verbose' .* cannot be given"),
         (["run", "digits", "--set", "backup_dir=x"], "'backup_dir' .* cannot be given"),
+        (["run", "digits", "--source-option", "max_pixels=5"], "not an option.*See --max-pixels"),
         (["run", "digits", "--set", "epochs=0"], "0 is not in the range x>=1.*See --epochs"),
         (["run", "digits", "--epochs", "1", "--set", "epochs=7"], "epochs is given twice"),
         (["run", "digits", "--eval-fraction", "1"], "--eval-fraction"),
@@ -170,7 +171,8 @@ def test_an_option_goes_before_a_variable_and_keeps_its_settings(monkeypatch):
 
 def test_kubeflow_describes_a_run_by_the_same_options():
     run, compiled = cli.main.commands["run"], cli.main.commands["kubeflow"].commands["compile"]
-    own = {"images", "data_dir", "output", "as_json", "infra_validation", "score_images"}
+    own = {"images", "data_dir", "output", "infra_validation", "score_images"}
+    own |= {"as_json", "quiet", "mlflow_uri"}
     shared = {option.name for option in run.params} - own
     assert {"name", "anomaly", "detector", "epochs", "settings", "seed"} <= shared
     assert shared <= {option.name for option in compiled.params}
@@ -211,10 +213,10 @@ def test_doctor_names_what_does_not_fit(capsad, monkeypatch):
     assert re.search(r"wrong +Keras backend +jax", result.output)
 
 
-def test_the_table_of_detectors_in_the_readme():
+def test_the_table_of_detectors_in_the_docs():
     result = CliRunner().invoke(cli.main, ["detectors", "--markdown"])
     assert result.exit_code == 0
-    assert result.output in (ROOT / "README.md").read_text()
+    assert result.output in (ROOT / "docs" / "choosing.md").read_text()
 
 
 @pytest.mark.parametrize("name", detectors.names())

@@ -17,6 +17,8 @@ COMMANDS = {
     ],
     "file": [
         ["score", "model", "images", "--output"],
+        ["compare", "run", "other", "--output"],
+        ["watch", "scores.csv", "--figure"],
         ["kubeflow", "compile", "digits", "--image", "x", "--output"],
     ],
 }
@@ -48,7 +50,7 @@ def test_an_output_that_cannot_be_is_refused_at_once(command, output, tmp_path, 
     result = CliRunner().invoke(cli.main, [*command, output])
     assert result.exit_code == 2, result.output
     assert sum(line.startswith("Error: ") for line in result.output.splitlines()) == 1
-    option = "--heatmaps" if "--heatmaps" in command else "--output"
+    option = command[-1]
     assert option in result.output
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
     assert Path("a file").read_text() == "kept"

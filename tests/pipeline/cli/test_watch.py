@@ -147,6 +147,7 @@ def test_what_cannot_be_watched_is_named(tmp_path):
     (tmp_path / "cut.jsonl").write_text('{"image": "a.png", "anomaly_sc')
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     (tmp_path / "cut.tfrecord").write_bytes(b"no record" * 20)
+    (tmp_path / "table.txt").write_text("anomaly_score  flagged  image\n0.5  no  a.png\n")
     for files, message in (
         ((tmp_path / "none.csv",), "none.csv does not exist"),
         ((tmp_path / "empty.csv",), "There are no scores in"),
@@ -157,6 +158,7 @@ def test_what_cannot_be_watched_is_named(tmp_path):
         ((tmp_path / "cut.jsonl",), "cut.jsonl is damaged"),
         ((tmp_path / "cut.parquet",), "cut.parquet is damaged"),
         ((tmp_path / "cut.tfrecord",), "cut.tfrecord is damaged"),
+        ((tmp_path / "table.txt",), "table.txt holds no scores: give scores that"),
         ((good, other), "different numbers of images (99, 500): watch each model alone"),
     ):
         outcome = watch(*files)

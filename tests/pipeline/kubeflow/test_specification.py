@@ -1,4 +1,4 @@
-"""On a small specification; tests/pipeline/test_kubeflow_runner.py has those that TFX compiles."""
+"""On a small specification; tests/pipeline/test_kubeflow_v2_runner.py has what TFX compiles."""
 
 import pytest
 import yaml
