@@ -200,7 +200,7 @@ def _require_kfp() -> None:
     if importlib.util.find_spec("kfp") is None:
         raise UserError(
             "Kubeflow needs kfp, which is not installed: make a second environment and install "
-            "'capsad[kubeflow]' there, see BUILD.md."
+            "'capsad[kubeflow]' there, see docs/kubeflow.md."
         )
 
 
