@@ -237,6 +237,8 @@ def _galleries(data: ReportData) -> dict[str, list[_Item]]:
 
 
 def _mistake(data: ReportData, place: int) -> str:
+    if len(data.normal_classes) == 1:
+        return str(data.class_text[place])
     seen_as = data.normal_classes[data.predicted[place]]
     return f"{data.class_text[place]}, seen as {seen_as}"
 

@@ -83,6 +83,20 @@ def test_without_reconstructions_and_with_a_calibration_too_small(data, tmp_path
     assert "no α of 25.00 % or less" in html
 
 
+def test_with_one_normal_class_nothing_is_said_of_the_right_class(data, tmp_path):
+    name = data.normal_classes[0]
+    one = dataclasses.replace(
+        data,
+        normal_classes=(name,),
+        labels=np.minimum(data.labels, 0),
+        predicted=np.zeros_like(data.predicted),
+    )
+    page.write(str(tmp_path), one)
+    html = (tmp_path / "report.html").read_text()
+    assert "odd among one normal class</h1>" in html
+    assert "right class" not in html and "taken for" not in html and "seen as" not in html
+
+
 def test_the_table_of_images_has_every_score(data, tmp_path):
     page.write(str(tmp_path), data)
     with (tmp_path / "tables" / "images.csv").open() as file:
