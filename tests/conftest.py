@@ -1,5 +1,6 @@
 import functools
 import io
+import json
 import os
 import shutil
 import socket
@@ -110,6 +111,50 @@ def fresh_python(tmp_path):
         return result.stdout
 
     return run
+
+
+_WORKER = """
+import contextlib, io, json, os, sys, traceback
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # for libraries that print
+for line in sys.stdin:
+    job = json.loads(line)
+    os.chdir(job["folder"])
+    told, error = io.StringIO(), None
+    try:
+        with contextlib.redirect_stdout(told):
+            exec(job["code"], {})
+    except Exception:
+        error = traceback.format_exc()
+    print(json.dumps({"told": told.getvalue(), "error": error}), file=answers, flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def on_backend():
+    """Runs code in a process with another backend of Keras, one for all tests: it starts slowly."""
+    workers = {}
+
+    def run(backend, code, folder):
+        if backend not in workers:
+            workers[backend] = subprocess.Popen(
+                [sys.executable, "-c", _WORKER],
+                env={**os.environ, "PYTHONPATH": os.getcwd(), "KERAS_BACKEND": backend},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+        worker = workers[backend]
+        print(json.dumps({"code": code, "folder": str(folder)}), file=worker.stdin, flush=True)
+        answer = json.loads(worker.stdout.readline())
+        assert answer["error"] is None, answer["error"]
+        return answer["told"]
+
+    yield run
+    for worker in workers.values():
+        worker.kill()
+        worker.wait()
 
 
 def png(image):

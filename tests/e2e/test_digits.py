@@ -327,8 +327,7 @@ def test_killed_training_goes_on_from_the_last_epoch(tmp_path):
     assert not list((tmp_path / "out").rglob("resume/*/epoch-*"))
 
 
-@pytest.mark.parametrize("component", ["HoldOutExampleGen", "Evaluator", "Pusher"])
-def test_a_run_killed_in_any_component_is_completed_by_the_same_command(component, tmp_path):
+def test_a_run_killed_in_one_component_after_another_is_completed_by_the_same_command(tmp_path):
     workplace = Workplace(tmp_path)
     # Stops for good just before what the component writes becomes visible.
     where = {
@@ -345,17 +344,19 @@ def test_a_run_killed_in_any_component_is_completed_by_the_same_command(componen
             "# The folder does not exist if the model is not blessed.",
         ),
     }
-    file, line = where[component]
-    path = tmp_path / file
-    code = path.read_text()
-    assert code.count(line) == 1
-    indent = " " * (12 if component == "Pusher" else 8)
-    kill = f'if "KILL" in os.environ:\n{indent}    os.kill(os.getpid(), 9)\n{indent}'
-    path.write_text("import os\n" + code.replace(line, kill + line))
-    killed = workplace.capsad(*QUICK, KILL="1")
-    assert killed.code == -signal.SIGKILL
-    assert [name for name in workplace.served() if name.isdecimal()] == []
+    for component, (file, line) in where.items():
+        path = tmp_path / file
+        code = path.read_text()
+        assert code.count(line) == 1
+        indent = " " * (12 if component == "Pusher" else 8)
+        kill = f'if os.environ.get("KILL") == "{component}":\n{indent}    os.kill(os.getpid(), 9)\n'
+        path.write_text("import os\n" + code.replace(line, f"{kill}{indent}{line}"))
+    for component in where:
+        killed = workplace.capsad(*QUICK, KILL=component)
+        assert killed.code == -signal.SIGKILL, component
+        assert [name for name in workplace.served() if name.isdecimal()] == []
 
     completed = workplace.capsad(*QUICK)
     assert completed.result["blessed"] is True
+    assert "HoldOutExampleGen" in completed.cached
     assert len(workplace.served()) == 1

@@ -164,7 +164,7 @@ def test_a_light_background_is_learned_too(name, inverted_digits):
 
 
 def test_a_saved_model_gives_the_same_scores_in_a_fresh_process(
-    trained, toys, fresh_python, tmp_path, size
+    trained, toys, on_backend, tmp_path, size
 ):
     _, scorer = trained
     images, _ = toys(20, 4, seed=2, size=size)
@@ -172,23 +172,23 @@ def test_a_saved_model_gives_the_same_scores_in_a_fresh_process(
     scorer.save(tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", images)
     code = """
-import sys, keras, numpy as np
+import keras, numpy as np
 import models.capsnet, models.efficient_capsnet, models.layers, models.losses, models.vae
 scorer = keras.models.load_model("model.keras", safe_mode=True)
 scores = {k: keras.ops.convert_to_numpy(v) for k, v in scorer(np.load("images.npy")).items()}
-np.savez(sys.argv[1], **scores)
+np.savez("scores.npz", **scores)
 """
     for backend in INSTALLED:
         tolerance = 1e-6 if backend == BACKEND else 1e-4
-        fresh_python(code, f"{backend}.npz", ours=True, KERAS_BACKEND=backend)
-        found = np.load(tmp_path / f"{backend}.npz")
+        on_backend(backend, code, tmp_path)
+        found = np.load(tmp_path / "scores.npz")
         assert set(found) == set(expected)
         for key, value in expected.items():
             np.testing.assert_allclose(found[key], value, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.skipif("jax" not in INSTALLED, reason="needs JAX")
-def test_trains_under_jax(name, toys, fresh_python, tmp_path, size):
+def test_trains_under_jax(name, toys, on_backend, tmp_path, size):
     if name == "patch_knn":
         pytest.skip("capsnet on a backbone computes the same and trains besides")
     images, labels = toys(120, 3, seed=0, size=size)
@@ -203,7 +203,7 @@ detector = detectors.get({name!r}, **{one_epoch!r})
 scorer = detector.fit(toys["images"], toys["labels"], calibration=toys["images"][:20])
 print(all(np.isfinite(np.asarray(v)).all() for v in scorer(toys["images"][:3]).values()))
 """
-    assert fresh_python(code, ours=True, KERAS_BACKEND="jax").split()[-1] == "True"
+    assert on_backend("jax", code, tmp_path) == "True\n"
 
 
 @tensorflow_only
