@@ -1,6 +1,7 @@
 """What is measured of the outputs of a model, as TFMA metrics, and the reading of the measures."""
 
 import abc
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -81,8 +82,38 @@ def load_measures(uri: str, model_name: str = tfma.constants.CANDIDATE_KEY) -> M
     return measured
 
 
-# Label and, for each output, the prediction of each image
-_Accumulator = list[tuple[int, tuple[np.ndarray | None, ...]]]
+class _Gathered:
+    """Labels and predictions of images, row by row in one array, which takes little memory.
+
+    Args:
+        outputs: number of outputs.
+    """
+
+    def __init__(self, outputs: int):
+        self.widths = (0,) * outputs
+        """Number of values of each output. It is 0 for an output that the model does not have."""
+        self.values = array("d")
+        """For each image its label, and then the values of all outputs."""
+
+    def add(self, label: int, predictions: Iterable[np.ndarray | None]) -> None:
+        """Adds an image."""
+        parts = [[] if part is None else np.ravel(part).tolist() for part in predictions]
+        self.widths = tuple(map(len, parts))
+        self.values.append(label)
+        for part in parts:
+            self.values.extend(part)
+
+    def join(self, other: "_Gathered") -> None:
+        """Adds the images of another one."""
+        if any(other.widths):
+            self.widths = other.widths
+        self.values.extend(other.values)
+
+    def columns(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The labels, int (N,), and the values of each output, float64 (N, width)."""
+        table = np.array(self.values).reshape(-1, 1 + sum(self.widths))
+        ends = np.cumsum([1, *self.widths])
+        return table[:, 0].astype(int), np.split(table, ends, axis=1)[1:-1]
 
 
 class _Combiner(beam.CombineFn, abc.ABC):
@@ -98,19 +129,16 @@ class _Combiner(beam.CombineFn, abc.ABC):
         self._model_name = model_name
         self._output_names = output_names
 
-    def create_accumulator(self) -> _Accumulator:
-        return []
+    def create_accumulator(self) -> _Gathered:
+        return _Gathered(len(self._output_names))
 
     def add_input(
-        self,
-        accumulator: _Accumulator,
-        element: metric_types.StandardMetricInputs,
-    ) -> _Accumulator:
+        self, accumulator: _Gathered, element: metric_types.StandardMetricInputs
+    ) -> _Gathered:
         outputs = self._of_model(element.predictions)
-        label = self._of_model(element.labels)
-        predictions = tuple(_part(outputs, name) for name in self._output_names)
-        accumulator.append(
-            (int(np.asarray(_part(label, self._output_names[0])).item()), predictions)
+        label = _part(self._of_model(element.labels), self._output_names[0])
+        accumulator.add(
+            int(np.asarray(label).item()), (_part(outputs, name) for name in self._output_names)
         )
         return accumulator
 
@@ -118,26 +146,26 @@ class _Combiner(beam.CombineFn, abc.ABC):
         """Its values: TFMA leaves the name of the model out if there is only one."""
         return values.get(self._model_name, values) if isinstance(values, dict) else values
 
-    def merge_accumulators(self, accumulators: Iterable[_Accumulator]) -> _Accumulator:
-        return [pair for accumulator in accumulators for pair in accumulator]
+    def merge_accumulators(self, accumulators: Iterable[_Gathered]) -> _Gathered:
+        merged = self.create_accumulator()
+        for accumulator in accumulators:
+            merged.join(accumulator)
+        return merged
 
-    def extract_output(self, accumulator: _Accumulator) -> dict[metric_types.MetricKey, float]:
-        labels = np.array([label for label, _ in accumulator])
+    def extract_output(self, accumulator: _Gathered) -> dict[metric_types.MetricKey, float]:
+        labels, predictions = accumulator.columns()
         return {
             _key(measure, self._model_name, output): value
-            for place, output in enumerate(self._output_names)
-            for measure, value in self._measured(
-                output, labels, [predictions[place] for _, predictions in accumulator]
-            ).items()
+            for output, found in zip(self._output_names, predictions, strict=True)
+            for measure, value in self._measured(output, labels, found).items()
         }
 
     def _measured(
-        self, output: str, labels: np.ndarray, predictions: list[np.ndarray | None]
+        self, output: str, labels: np.ndarray, predictions: np.ndarray
     ) -> dict[str, float]:
         try:
-            found = np.array(predictions, "float64").reshape(len(labels), -1)
-            return self.measure(output, labels, found)
-        except (ValueError, TypeError):
+            return self.measure(output, labels, predictions)
+        except (ValueError, IndexError):
             # The slice has images of one kind only, a score is not finite, or there is no output.
             return dict.fromkeys(self.MEASURES, float("nan"))
 

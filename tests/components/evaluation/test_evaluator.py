@@ -126,10 +126,12 @@ def test_a_score_that_the_last_blessed_model_did_not_have_is_nan():
             model_names=[model], output_names=["conformity", "patches"]
         )
         combiner = computation.combiner
-        ((label, (conformity, _)),) = combiner.add_input(combiner.create_accumulator(), inputs)
-        assert (label, conformity) == (1, expected)
+        gathered = combiner.add_input(combiner.create_accumulator(), inputs)
+        labels, (conformity, _) = gathered.columns()
+        assert labels.tolist() == [1]
+        assert conformity.tolist() == ([[]] if expected is None else [[expected]])
         # Nothing can be ranked with one image, but all measures of all outputs are there.
-        found = combiner.extract_output([(label, (conformity, None))])
+        found = combiner.extract_output(gathered)
         assert {key.output_name for key in found} == {"conformity", "patches"}
         assert set(found) == set(computation.keys)
         assert np.isnan(list(found.values())).all()
