@@ -42,7 +42,8 @@ def run(
     Args:
         cells: cells that are run.
         output: folder of all studies that share results.
-        begin: function that is called with each cell before it, and the number of cells before.
+        begin: function that is called with each cell that is run, before it is, and with the number
+            of cells before it.
         keep_training: whether to keep the state of training of each cell. If the rows of a cell are
             deleted, it is then scored again without training.
 
@@ -52,9 +53,9 @@ def run(
     problems = []
     finished = _finished(output)
     for done, cell in enumerate(cells):
-        begin(cell, done)
         if (cell.name, cell.code) in finished:
             continue
+        begin(cell, done)
         training = output / "training" / f"{cell.name}-{cell.code}"
         training.mkdir(parents=True, exist_ok=True)
         with (training / ".lock").open("w") as lock:
