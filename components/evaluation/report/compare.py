@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluation.report import figures, page
+from components.evaluation.report import figures, templates
 from models import metrics
 from models.errors import UserError
 from models.score_names import ANOMALY_SCORE
@@ -103,17 +103,19 @@ def scores(runs: Sequence[Run]) -> dict[str, list[dict[str, float] | None]]:
 def html(runs: Sequence[Run]) -> str:
     """Makes a page that needs no other file."""
     others = {
-        title: [page.number(run.summary[field], 4 if field == "accuracy" else 0) for run in runs]
+        title: [
+            templates.number(run.summary[field], 4 if field == "accuracy" else 0) for run in runs
+        ]
         for field, title in _OTHERS.items()
     }
     curves = {run.name: metrics.roc_curve(run.anomaly_score, run.is_anomaly) for run in runs}
     areas = {run.name: metrics.auroc(run.anomaly_score, run.is_anomaly) for run in runs}
-    return page.render(
+    return templates.render(
         "compare.html",
         runs=runs,
         notes=notes(runs),
         scores=scores(runs),
         others=others,
         settings=differing(runs),
-        roc=page.base64_text(figures.png(figures.roc_figure(curves, areas))),
+        roc=templates.base64_text(figures.png(figures.roc_figure(curves, areas))),
     )

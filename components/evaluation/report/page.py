@@ -1,23 +1,20 @@
 """Writes a report: one self-contained HTML file, and its figures and tables beside it."""
 
-import base64
 import csv
 import dataclasses
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
 from components.evaluation.metrics import OVERALL
-from components.evaluation.report import figures, tables
-from components.evaluation.report.tables import AnomalyClass, NormalClass, Rate, Threshold
+from components.evaluation.report import figures, tables, templates
+from components.evaluation.report.tables import AnomalyClass, NormalClass, Threshold
 from components.evaluation.verdict import Verdict
 from components.serving.heatmaps import overlay
 from models import metrics
@@ -178,12 +175,12 @@ def _tables(data: ReportData) -> _Tables:
 
 
 def _html(data: ReportData, made: _Tables, pictures: Mapping[str, bytes]) -> str:
-    return render(
+    return templates.render(
         "report.html",
         data=data,
         scores=list(data.scores),
         anomalies=int((data.labels < 0).sum()),
-        pictures={name: base64_text(picture) for name, picture in pictures.items()},
+        pictures={name: templates.base64_text(picture) for name, picture in pictures.items()},
         galleries=_galleries(data),
         mush=_mush(data),
         thresholds=made.thresholds,
@@ -195,11 +192,6 @@ def _html(data: ReportData, made: _Tables, pictures: Mapping[str, bytes]) -> str
         splits=list(data.split_sizes),
         classes=[*data.normal_classes, *data.anomaly_classes],
     )
-
-
-def render(template: str, **values: Any) -> str:
-    """Fills a template of this folder."""
-    return _environment().get_template(template).render(**values)
 
 
 def _figures(data: ReportData, chosen: Threshold | None) -> dict[str, Figure]:
@@ -248,7 +240,7 @@ def _item(
 ) -> _Item:
     pictures = [(data.images[place], caption), *below]
     return _Item(
-        [_Picture(base64_text(_png(image)), alt) for image, alt in pictures],
+        [_Picture(templates.base64_text(_png(image)), alt) for image, alt in pictures],
         caption,
         float(data.scores[ANOMALY_SCORE][place]),
     )
@@ -274,11 +266,6 @@ def _png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, format="png")
     return buffer.getvalue()
-
-
-def base64_text(content: bytes) -> str:
-    """Returns the content of a file for the page."""
-    return base64.b64encode(content).decode()
 
 
 def _mush(data: ReportData) -> float | None:
@@ -364,30 +351,3 @@ def _image_rows(data: ReportData) -> list[_Row]:
         strict=True,
     )
     return [["id", "class", "is_anomaly", "predicted", *data.scores], *rows]
-
-
-def _percent(rate: Rate | float | None, digits: int = 1) -> str:
-    value = rate.value if isinstance(rate, Rate) else rate
-    return "–" if value is None or np.isnan(value) else f"{100 * value:.{digits}f} %"
-
-
-def _interval(rate: Rate) -> str:
-    low, high = rate.interval
-    return f"{100 * low:.1f} to {100 * high:.1f} %"
-
-
-def number(value: float, digits: int = 4) -> str:
-    """Returns a number as the page shows it."""
-    return "–" if np.isnan(value) else f"{value:.{digits}f}"
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=_percent, interval=_interval, number=number)
-    return environment

@@ -187,3 +187,8 @@ def test_a_damaged_report_is_told(damage, data, tmp_path):
         summary.write_text("{}" if damage == "earlier" else summary.read_text()[:40])
     with pytest.raises(UserError, match="damaged, or of an earlier version"):
         compare.read("one", tmp_path / "one")
+
+
+def test_comparing_needs_no_tensorflow(fresh_python):
+    code = "import sys, components.evaluation.report.compare; print('tensorflow' in sys.modules)"
+    assert fresh_python(code, ours=True) == "False\n"
