@@ -110,7 +110,7 @@ def test_without_the_option_there_is_none(tmp_path):
 def test_the_option_of_the_command(given, monkeypatch, tmp_path):
     seen = []
 
-    def fake(planned):
+    def fake(planned, display):
         seen.append(planned.config.gate.infra_validation)
         raise UserError("enough")
 
