@@ -137,10 +137,10 @@ class Reference:
     def _scaled(self, features: np.ndarray) -> np.ndarray:
         return unit((features - self._centre) / self._spread) if self._whole else features
 
-    def neighbours(self, features: np.ndarray, count: int = 5) -> np.ndarray:
-        """Mean cosine distance to the `count` nearest training images."""
+    def neighbours(self, features: np.ndarray, rank: int = 5) -> np.ndarray:
+        """Distance to the nearest training image but four, after scaling to length 1."""
         near = unit(self._scaled(features)) @ unit(self._known).T
-        return 1 - np.partition(near, -count, axis=1)[:, -count:].mean(axis=1)
+        return np.sqrt(np.maximum(2 - 2 * np.partition(near, -rank, axis=1)[:, -rank], 0))
 
     def mahalanobis(self, features: np.ndarray) -> np.ndarray:
         """Distance to the nearest class mean with the covariance within classes."""
@@ -332,8 +332,8 @@ def document(found: dict[str, list[Summary]]) -> Iterator[str]:
         "Its auROCs by setting, and those of more sums, are in [scores.csv](scores.csv).",
         "",
         "What the terms are: *longest minus all others* adds up the lengths of the other class",
-        "capsules and takes away the longest. *Neighbours* is the mean cosine distance to the five",
-        "nearest of 8,000 training images, *Mahalanobis* the distance to the nearest class mean,",
+        "capsules and takes away the longest. *Neighbours* is the distance to the fifth nearest of",
+        "8,000 training images at unit length, *Mahalanobis* that to the nearest class mean,",
         "*relative* the same less the distance to the mean of all (arXiv 2106.09022). They are",
         "measured between the poses of all class *capsules*; means and deviations of the first",
         "*convolution*, of the *primary* capsules, or of *both*; lengths of the primary capsules;",
