@@ -337,7 +337,7 @@ def test_a_run_killed_in_one_component_after_another_is_completed_by_the_same_co
         ),
         "Evaluator": (
             "components/evaluation/metrics.py",
-            "labels = np.array([label for label, _ in accumulator])",
+            "labels, predictions = accumulator.columns()",
         ),
         "Pusher": (
             "components/serving/pusher.py",

@@ -1,3 +1,5 @@
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from models.augmentation import Augmentation, centre_crops, random_crops
 from models.errors import UserError
 from models.training import Backup, Batches, CollapseWatch, learning_rates
 from tests.backends import array
+from tests.conftest import TINY, toy_images
 from tests.damage import cut, flip
 
 
@@ -284,6 +287,21 @@ def test_the_watch_knows_what_guessing_reaches():
     assert not found
 
 
+@pytest.fixture(scope="module")
+def uninterrupted():
+    """The scores of a training that nothing disturbed."""
+    return fit(toy_images, TINY)[1]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """The state of a training that was killed after two epochs."""
+    folder = tmp_path_factory.mktemp("killed")
+    with pytest.raises(Killed):
+        fit(toy_images, TINY, backup_dir=str(folder), kill_after=2)
+    return folder
+
+
 def another(path):
     with np.load(path) as stored:
         values = [stored[name] for name in stored.files]
@@ -302,15 +320,13 @@ def another(path):
     ],
 )
 def test_a_damaged_state_is_removed_with_a_note_and_training_starts_afresh(
-    damage, name, toys, tiny, tmp_path
+    damage, name, uninterrupted, killed, tmp_path
 ):
-    _, expected = fit(toys, tiny)
-    with pytest.raises(Killed):
-        fit(toys, tiny, backup_dir=str(tmp_path), kill_after=2)
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
     (state,) = tmp_path.glob("epoch-*")
     damage(state / name)
-    resumed, scores = fit(toys, tiny, backup_dir=str(tmp_path))
+    resumed, scores = fit(toy_images, TINY, backup_dir=str(tmp_path))
     (note,) = resumed.notes
     assert f"{state} was damaged, so training started afresh" in note
     assert len(resumed.history["loss"]) == 4
-    np.testing.assert_array_equal(scores, expected)
+    np.testing.assert_array_equal(scores, uninterrupted)
