@@ -37,6 +37,7 @@ def bars(shown: bool, to_stderr: bool = False) -> Progress:
         Time(),
         console=console,
         transient=True,
-        disable=not (shown and console.is_terminal),
+        # Rich also takes a file for a terminal where FORCE_COLOR is set, as in Jupyter and in CI.
+        disable=not (shown and console.is_terminal and console.file.isatty()),
         redirect_stderr=False,  # It may be a file.
     )

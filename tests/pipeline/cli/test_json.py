@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import sys
 
 import click
 import numpy as np
@@ -79,7 +80,10 @@ def test_numbers_that_json_does_not_have(capsys):
 
 
 @pytest.mark.parametrize("shown", [True, False])
-def test_without_a_terminal_progress_is_lines_and_quiet_is_silent(shown, tmp_path, capsys):
+def test_without_a_terminal_progress_is_lines_and_quiet_is_silent(
+    shown, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in Jupyter and in CI
     with console.noise_to(str(tmp_path / "log"), console.Components(shown)):
         logging.info("Component Trainer is running.")
         progress.report("training", 0.5, 2)
@@ -98,7 +102,7 @@ def test_without_a_terminal_progress_is_lines_and_quiet_is_silent(shown, tmp_pat
 
 
 def test_on_a_terminal_progress_is_a_bar_with_the_time_left(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     display = console.Components(shown=True)
