@@ -42,12 +42,13 @@ def check(uri: str) -> None:
         raise UserError(f"MLflow at {uri} cannot be used: {_short(error)}", "mlflow_uri") from error
 
 
-def log(uri: str, name: str, result: Results) -> str:
+def log(uri: str, experiment: str, run_name: str, result: Results) -> str:
     """Logs settings, measures, report and pushed model of a run, once.
 
     Args:
         uri: address of an MLflow server, or a folder.
-        name: name of the experiment, which is made if it is not there.
+        experiment: name of the experiment, which is made if it is not there.
+        run_name: name of the run.
         result: the results.
 
     Returns:
@@ -57,7 +58,7 @@ def log(uri: str, name: str, result: Results) -> str:
         UserError: if MLflow does not take it.
     """
     try:
-        return _log(uri, name, result)
+        return _log(uri, experiment, run_name, result)
     except Exception as error:
         raise UserError(
             f"MLflow at {uri} did not take the run: {_short(error)} The run itself is finished; "
@@ -66,14 +67,14 @@ def log(uri: str, name: str, result: Results) -> str:
         ) from error
 
 
-def _log(uri: str, name: str, result: Results) -> str:
+def _log(uri: str, experiment: str, run_name: str, result: Results) -> str:
     client = _client(uri)
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import DataType, ParamSchema, ParamSpec
 
-    experiment = client.get_experiment_by_name(name)
-    number = experiment.experiment_id if experiment else client.create_experiment(name)
+    found = client.get_experiment_by_name(experiment)
+    number = found.experiment_id if found else client.create_experiment(experiment)
     done = client.search_runs([number], f"tags.`{_REPORT}` = '{result.report}'")
     finished = [run.info.run_id for run in done if run.info.status == "FINISHED"]
     if finished:
@@ -81,8 +82,8 @@ def _log(uri: str, name: str, result: Results) -> str:
     report = Path(result.report).parent
     summary = json.loads((report / "summary.json").read_text())
     mlflow.set_tracking_uri(uri)
-    name = _run_name(result)
-    with warnings.catch_warnings(), mlflow.start_run(experiment_id=number, run_name=name) as run:
+    started = mlflow.start_run(experiment_id=number, run_name=run_name)
+    with warnings.catch_warnings(), started as run:
         warnings.simplefilter("ignore")  # It asks for an example of the input.
         mlflow.set_tags({_REPORT: result.report, "capsad.verdict": result.verdict["headline"]})
         mlflow.log_params({key: value[:_LONGEST] for key, value in summary["settings"].items()})
@@ -110,11 +111,6 @@ def _measures(result: Results) -> dict[str, float]:
     if result.pixels:
         measures["auroc_pixels"], measures["pro"] = result.pixels["auroc"], result.pixels["pro"]
     return {**measures, "blessed": float(result.blessed)}
-
-
-def _run_name(result: Results) -> str:
-    """Name of the output folder, in which the report lies five levels down."""
-    return Path(result.report).parents[4].name
 
 
 def _client(uri: str) -> "MlflowClient":

@@ -5,7 +5,6 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -21,14 +20,9 @@ def report(run: str, as_json: bool) -> None:
     """Show the results of RUN, the output folder of a run, and the path of its report."""
     result = results.read(os.path.abspath(run))
     if as_json:
-        print_json("report", **fields(result))
+        print_json("report", **dataclasses.asdict(result))
     else:
         show(result, "report")
-
-
-def fields(result: results.Results) -> dict[str, Any]:
-    """The fields of a run's results in JSON."""
-    return {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
 
 
 def show(result: results.Results, heading: str, told: Sequence[str] = ()) -> None:

@@ -22,7 +22,7 @@ from pipeline.cli import console
 from pipeline.cli.console import Components
 from pipeline.cli.json_output import json_option, print_json
 from pipeline.cli.options import Command, knob_options, quiet_option
-from pipeline.cli.report import fields, show
+from pipeline.cli.report import show
 from pipeline.plan import Plan, check_docker, plan
 
 
@@ -60,7 +60,7 @@ def run(name: str | None, mlflow_uri: str | None, quiet: bool, as_json: bool, **
     logged = problem = None
     if mlflow_uri:
         try:
-            logged = mlflow.log(mlflow_uri, planned.config.name, result)
+            logged = mlflow.log(mlflow_uri, planned.config.name, Path(planned.output).name, result)
         except UserError as error:
             problem = error
     if as_json:
@@ -69,7 +69,11 @@ def run(name: str | None, mlflow_uri: str | None, quiet: bool, as_json: bool, **
             for component, taken in display.seconds.items()
         }
         print_json(
-            "run", **fields(result), seconds=round(seconds, 1), components=took, mlflow=logged
+            "run",
+            **dataclasses.asdict(result),
+            seconds=round(seconds, 1),
+            components=took,
+            mlflow=logged,
         )
     else:
         told = [*planned.table.lines(), *planned.warnings] if display.shown else planned.warnings
