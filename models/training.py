@@ -43,6 +43,26 @@ def count_replicas(model: keras.Model) -> int:
     return 1 if strategy is None else strategy.num_replicas_in_sync
 
 
+def create_variables(model: keras.Model, batch: tuple[Any, Any]) -> None:
+    """Creates the variables of the optimizer and the metrics of a compiled `model`.
+
+    Without this, Keras creates them while TensorFlow traces the first step, and TensorFlow then
+    traces it once more. On other backends, and for several replicas, Keras creates them in time.
+
+    Args:
+        model: model that has all its weights.
+        batch: inputs and targets of any batch.
+    """
+    if keras.backend.backend() != "tensorflow" or count_replicas(model) > 1:
+        return
+    inputs, targets = batch
+    outputs = model(inputs)
+    model.optimizer.build(model.trainable_variables)
+    model.compute_loss(inputs, targets, outputs)
+    model.compute_metrics(inputs, targets, outputs)
+    model.reset_metrics()
+
+
 def learning_rates(
     schedule: str, highest: float, steps: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "PYTEST_XDIST_WORKER" in os.environ:  # There is a worker for each core.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 TINY = {
     "filters": 16,

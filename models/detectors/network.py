@@ -111,6 +111,7 @@ class NetworkDetector(PixelDetector):
             FeatureBatches,
             ReportProgress,
             count_replicas,
+            create_variables,
             use_xla,
         )
 
@@ -123,8 +124,10 @@ class NetworkDetector(PixelDetector):
         batches = functools.partial(
             make, batch_size=self.batch_size, to_batch=to_batch, replicas=replicas
         )
-        optimizer = self._optimizer(len(batches(images, labels)))
+        in_order = batches(images, labels)
+        optimizer = self._optimizer(len(in_order))
         model.compile(optimizer, jit_compile=use_xla(replicas), **compiled)
+        create_variables(model, in_order[0])
         backup = Backup(self.backup_dir, self.patience if validation else None)
         first_epoch = backup.restore(model)
         self.seconds = backup.seconds
