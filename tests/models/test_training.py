@@ -7,8 +7,8 @@ import pytest
 from models import detectors
 from models.augmentation import Augmentation, centre_crops, random_crops
 from models.errors import UserError
-from models.training import Backup, Batches, CollapseWatch, learning_rates
-from tests.backends import array
+from models.training import Backup, Batches, CollapseWatch, create_variables, learning_rates
+from tests.backends import array, tensorflow_only
 from tests.conftest import TINY, toy_images
 from tests.damage import cut, flip
 
@@ -47,6 +47,31 @@ def test_images_are_scaled_and_stay_with_their_labels(toys):
         assert scaled.dtype == np.float32
         assert scaled.min() >= 0 and scaled.max() <= 1
         assert (scaled.mean(axis=(1, 3)).reshape(len(of), 6, 2).sum(-1).argmax(-1) == of).all()
+
+
+@tensorflow_only
+def test_the_first_step_is_traced_once_and_nothing_is_learned_before(toys):
+    import tensorflow as tf
+
+    traces = []
+
+    def loss(target, predicted):
+        if tf.inside_function():
+            traces.append(None)
+        return keras.ops.square(target - predicted)
+
+    images, labels = toys(20, 2, seed=0)
+    batches = Batches(images, labels, 10, (12, 12), identity)
+    model = keras.Sequential([keras.Input((12, 12, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(1))
+    model.compile("adam", loss, metrics=["mae"])
+    before = model.get_weights()
+    create_variables(model, batches[0])
+    assert model.optimizer.built
+    assert model.get_metrics_result()["loss"] == 0
+    np.testing.assert_array_equal(model.get_weights()[0], before[0])
+    model.fit(batches, epochs=2, verbose=0)
+    assert len(traces) == 1
 
 
 def test_validation_is_in_order(toys):
