@@ -47,6 +47,7 @@ SECOND_PASS = ("hidden primary", "hidden capsules", "hidden, Mahalanobis")  # co
 TOO_SLOW = "twice the time of PP"
 SUM = " + "
 BEST, SHOWN, FINALISTS = 50, 15, 5  # sums that are kept, shown, and taken to the final
+CHOSEN = "pp + longest minus all others + capsules, neighbours"
 # Data set, protocol -> anomalies that test, the least mean auROC that is aimed at
 TESTING = {
     ("mnist", "hold-out"): (("1", "3", "4", "6", "8", "9"), 0.99),
@@ -375,8 +376,18 @@ def document(found: dict[str, list[Summary]]) -> Iterator[str]:
         yield from ("", "## The final: the five best of the screening, at the full budget", "")
         chosen = finalists(found["screening"])
         yield from _table([one for one in found["full"] if one.score in chosen], "finalist")
-        yield from ("", "## The chosen score on the settings that test", "")
-        yield from _tested()
+        yield from (
+            "",
+            f"*{CHOSEN}* is the default.",
+            "By the rules of the protocol it wins: its merit is within 0.002 of the best, it has",
+            "as many terms, and it stores least. Some sums that were not among the five are better",
+            "here. To choose one of them would be hindsight.",
+        )
+        tested = list(_tested())
+        if tested:
+            yield from ("", "## The chosen score on the settings that test", "")
+            yield "From the [study](study/results.md). The mean of several seeds is taken first."
+            yield from ("", *tested)
 
 
 def _table(made: list[Summary], title: str) -> Iterator[str]:
@@ -391,11 +402,8 @@ def _table(made: list[Summary], title: str) -> Iterator[str]:
 
 
 def _tested() -> Iterator[str]:
-    """What the study says of the settings that test."""
-    yield "From the [study](study/results.md). The mean of several seeds is taken first."
-    yield ""
-    yield "| settings | trainings | `conformity`, mean | aim | `pp` | `re` | worst | where |"
-    yield "|---|---:|---:|---:|---:|---:|---:|---|"
+    """Lines of the table of what the study says of the settings that test, if it does."""
+    head = "| settings | trainings | `conformity`, mean | aim | `pp` | `re` | worst | where |"
     found = [
         result
         for result in results.read(RESULTS / "study")
@@ -414,6 +422,9 @@ def _tested() -> Iterator[str]:
                 count += 1
         if not areas:
             continue
+        if head:
+            yield from (head, "|---|---:|---:|---:|---:|---:|---:|---|")
+            head = ""
         means = {anomaly: np.mean(runs, axis=0) for anomaly, runs in areas.items()}
         behind = {anomaly: own - max(pp, re) for anomaly, (own, pp, re) in means.items()}
         worst = min(behind, key=behind.__getitem__)

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from models.detectors.backbone import Tensors
 
 LEAST_SPREAD = 0.01  # trained networks have far more; any less is rounding error
-_POSES = 8000  # largest number of training images for the means and covariance of poses
-_RIDGE = 1e-4  # added to the variances of the capsules
+_KNOWN = 8000  # largest number of training images that can be neighbours
+_NEIGHBOURS = 5
+_ASIDE = 5  # Without validation images, each fifth known image tells what is usual.
 _CALMER = 4  # how many times smaller the learning rate is after a collapse
 
 
@@ -32,17 +33,18 @@ _CALMER = 4  # how many times smaller the learning rate is after a collapse
 class CapsuleDetector(NetworkDetector):
     """Scores images by the longest capsule (`pp`), reconstruction error (`re`) and `conformity`.
 
-    Conformity is `sigmoid(-asinh(sum))`, in (0, 1). The sum has minus the length of the longest
-    capsule, and the Mahalanobis distance of all class capsules to the nearest class mean. Each
-    term is first normalised by its median and spread among normal images.
+    Conformity is `sigmoid(-asinh(sum))`, in (0, 1). The sum has three terms: minus the length of
+    the longest class capsule, the lengths of all others less that of the longest, and the distance
+    of the poses of all class capsules to those of the nearest training images. Each term is first
+    normalised by its median and spread among normal images.
 
     With one normal class, the network learns to tell how an image was turned, and the capsule of
     images that were not turned is that of the class.
 
     Reference:
-        "Exploring Deep Anomaly Detection Methods Based on Capsule Net", arXiv 1907.06312. The
-        distance of class capsules is from Lee et al. 2018, arXiv 1807.03888. Turned images are
-        from Gidaris, Singh, Komodakis 2018, arXiv 1803.07728. The sum is our own.
+        "Exploring Deep Anomaly Detection Methods Based on Capsule Net", arXiv 1907.06312.
+        Distances to nearest neighbours are from Sun et al. 2022, arXiv 2204.06507. Turned images
+        are from Gidaris, Singh, Komodakis 2018, arXiv 1803.07728. The sum is our own.
     """
 
     scores: ClassVar[tuple[str, ...]] = ("conformity", "pp", "re")
@@ -171,10 +173,15 @@ class CapsuleDetector(NetworkDetector):
         scoring = self.network(input_shape, num_classes)
         scoring.set_weights(network.get_weights())
 
-        chosen = stratified(labels, _POSES, np.random.default_rng(self.seed))
-        known = self.seen(images[chosen]), labels[chosen]
-        usual = images[chosen] if validation is None else validation[0]
-        return capsule_scorer(scoring, image_size, known, usual)
+        chosen = stratified(labels, _KNOWN, np.random.default_rng(self.seed))
+        if validation is None:
+            # What is usual must not be its own neighbour.
+            aside = np.arange(len(chosen)) % _ASIDE == 0
+            usual, chosen = images[chosen[aside]], chosen[~aside]
+        else:
+            usual = validation[0]
+        known = self.seen(images[chosen])
+        return capsule_scorer(scoring, len(self._classes), image_size, known, usual)
 
     def losses(self) -> dict[str, Any]:
         """Losses, their weights and metrics, for `compile`."""
@@ -191,21 +198,23 @@ class CapsuleDetector(NetworkDetector):
 
 def capsule_scorer(
     network: CapsuleNetwork,
+    classes: int,
     image_size: tuple[int, int],
-    known: tuple[np.ndarray, np.ndarray],
+    known: np.ndarray,
     usual: np.ndarray,
 ) -> keras.Model:
     """Builds a model from uint8 images of any size, shape (B, H, W, K), to its scores.
 
     Args:
         network: trained network.
+        classes: number of normal classes. Further class capsules tell turned images.
         image_size: height and width to which images are resized.
-        known: training images, uint8 (N, *crop_size, K), and labels (N,), for the means and
-            covariance of poses.
-        usual: normal images, uint8 (n, H, W, K), for the median and spread of both terms. If
+        known: training images that can be neighbours, uint8 (N, *crop_size, K).
+        usual: normal images, uint8 (n, H, W, K), for the median and spread of the terms. If
             possible, they were not used in training.
     """
     import keras
+    from keras import ops
 
     from models import scores
     from models.layers import ImagePreprocessing
@@ -215,14 +224,16 @@ def capsule_scorer(
     # B, height, width, K
     inputs = ImagePreprocessing(image_size, (height, width), name="preprocessing")(images)
     outputs = network(inputs)
-    lengths = outputs["lengths"][:, : known[1].max() + 1]
+    lengths = outputs["lengths"][:, :classes]
     pp = scores.prediction_probability(lengths)
-    pose = _pose_distance(network, *known)(outputs["capsules"])
-    unusual = 0.0
-    for part, values in zip(
-        (-pp, pose), in_batches(keras.Model(images, [-pp, pose]), usual), strict=True
-    ):
-        unusual += rescaled(part, values, LEAST_SPREAD)
+    # What one capsule says, less what all others say against it.
+    doubt = ops.sum(outputs["lengths"], axis=-1) - 2 * pp
+    poses = outputs_on(network.encoder, known)
+    terms = [-pp, doubt, _pose_distance(outputs["capsules"], poses)]
+    unusual = sum(
+        rescaled(term, values, LEAST_SPREAD)
+        for term, values in zip(terms, in_batches(keras.Model(images, terms), usual), strict=True)
+    )
     return keras.Model(
         images,
         {
@@ -249,23 +260,13 @@ def normality(
     }
 
 
-def _pose_distance(network: CapsuleNetwork, images: np.ndarray, labels: np.ndarray) -> keras.Model:
-    """Model from capsules (B, C, E) to the Mahalanobis distance (B,) to the nearest class mean."""
+def _pose_distance(capsules: keras.KerasTensor, known: np.ndarray) -> keras.KerasTensor:
+    """Distance (B,) of class capsules (B, C, E) to near ones of training images (N, C, E)."""
     import keras
-    from keras import ops
 
-    from models.layers import ClassCentres
+    from models.layers import NearestNeighbours
 
-    capsules = outputs_on(network.encoder, images)
-    features = capsules.reshape(len(capsules), -1)
-    means = np.stack([features[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
-    covariance = np.cov((features - means[labels]).T) + _RIDGE * np.eye(features.shape[1])
-    whitening = np.linalg.cholesky(np.linalg.inv(covariance)).astype("float32")
-
-    inputs = keras.Input(capsules.shape[1:])
-    whiten = keras.layers.Dense(len(whitening), use_bias=False, dtype="float32", name="whiten")
-    centres = ClassCentres(len(means), name="centres")
-    distances = centres(whiten(keras.layers.Flatten(dtype="float32")(inputs)))
-    whiten.set_weights([whitening])
-    centres.place(features @ whitening, labels)
-    return keras.Model(inputs, ops.min(distances, axis=-1), name="pose_distance")
+    nearest = NearestNeighbours(len(known), min(_NEIGHBOURS, len(known)), name="nearest_poses")
+    normality, _ = nearest(keras.layers.Flatten(dtype="float32")(capsules))
+    nearest.remember(known.reshape(len(known), -1), np.arange(len(known)))
+    return -normality

@@ -55,17 +55,21 @@ class NearestNeighbours(Float32Layer):
         self.numbers.assign(numbers)
 
     def call(self, features: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """Finds the neighbour by the cosine, and computes the distance from differences.
+        """Finds twice as many candidates by the cosine, and ranks them by their differences.
 
-        Small distances would lose their accuracy if they were computed from the cosine.
+        Small distances, and who is nearest, would depend on rounding if the cosine alone was used.
         """
         features = _unit(features)
         # B, n
         cosine = ops.matmul(features, ops.transpose(self.bank))
-        places = ops.top_k(cosine, self.neighbours)[1]
-        # B, D
-        difference = features - ops.take(self.bank, places[:, -1], axis=0)
-        return -vector_length(difference), ops.take(self.numbers, places[:, 0])
+        # B, candidates
+        places = ops.top_k(cosine, min(2 * self.neighbours, self.size))[1]
+        # B, candidates, D
+        difference = features[:, None] - ops.take(self.bank, places, axis=0)
+        # B, k
+        normality, order = ops.top_k(-vector_length(difference), self.neighbours)
+        nearest = ops.take_along_axis(places, order[:, :1], axis=1)[:, 0]
+        return normality[:, -1], ops.take(self.numbers, nearest)
 
     def compute_output_spec(
         self, features: keras.KerasTensor

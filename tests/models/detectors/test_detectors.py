@@ -5,7 +5,6 @@ from sklearn.datasets import load_digits
 
 from models import detectors, metrics
 from models.capsnet import CapsNet
-from models.detectors.capsules import _RIDGE, _pose_distance
 from models.detectors.deep_svdd import away_from_zero, svdd_network
 from models.errors import UserError
 from models.inference import outputs_on
@@ -184,7 +183,9 @@ np.savez("scores.npz", **scores)
         found = np.load(tmp_path / "scores.npz")
         assert set(found) == set(expected)
         for key, value in expected.items():
-            np.testing.assert_allclose(found[key], value, rtol=tolerance, atol=tolerance)
+            # Rounding may move an image past one of the 150 calibration scores.
+            rank = 1 / 151 if key == ANOMALY_SCORE and backend != BACKEND else 0
+            np.testing.assert_allclose(found[key], value, rtol=tolerance, atol=tolerance + rank)
 
 
 @pytest.mark.skipif("jax" not in INSTALLED, reason="needs JAX")
@@ -339,18 +340,23 @@ def test_conformity_adds_up_what_is_unusual(fitted, toys):
     inner = {layer.name: layer for layer in scorer.layers}
     (network,) = (layer for layer in scorer.layers if isinstance(layer, CapsNet))
     outputs = arrays(scorer(images))
-    capsules = array(network(images.astype("float32") / 255)["capsules"])
-    pose = inner["pose_distance"]
-    white = capsules.reshape(len(capsules), -1) @ array(pose.get_layer("whiten").kernel)
-    centres = array(pose.get_layer("centres").centres)
-    distances = ((white[:, None] - centres[None]) ** 2).sum(-1).min(-1)
+    seen = array(network(images.astype("float32") / 255)["capsules"])
+    lengths = np.sort(np.linalg.norm(seen, axis=-1), axis=-1)
 
+    def distances(features, bank):
+        features = features / np.linalg.norm(features, axis=-1, keepdims=True)
+        return np.sort(np.linalg.norm(features[:, None] - array(bank)[None], axis=-1), axis=1)[:, 4]
+
+    terms = [
+        -lengths[:, -1],
+        lengths[:, :-1].sum(axis=-1) - lengths[:, -1],
+        distances(seen.reshape(len(seen), -1), inner["nearest_poses"].bank),
+    ]
     rescalings = [layer for name, layer in inner.items() if name.startswith("rescaling")]
     parts = [
-        values * layer.scale + layer.offset
-        for layer, values in zip(rescalings, (-outputs["pp"], distances), strict=True)
+        values * layer.scale + layer.offset for layer, values in zip(rescalings, terms, strict=True)
     ]
-    # Images of the classes trained on are usual in both, by median and 0.9 quantile.
+    # Images of the classes trained on are usual in all, by median and 0.9 quantile.
     for part in parts:
         assert np.abs(np.median(part[labels < 3])) < 1
         assert np.median(part[labels == 3]) > 1
@@ -358,26 +364,6 @@ def test_conformity_adds_up_what_is_unusual(fitted, toys):
     # sigmoid(-asinh(u)) in algebra
     expected = 1 / (1 + unusual + np.sqrt(1 + unusual**2))
     np.testing.assert_allclose(outputs["conformity"], expected, rtol=1e-3)
-
-
-def test_the_pose_distance_is_mahalanobis():
-    generator = np.random.default_rng(0)
-    labels = np.arange(300) % 3
-    mixing = generator.normal(size=(8, 8))
-    capsules = generator.normal(size=(300, 8)) @ mixing + 5 * generator.normal(size=(3, 8))[labels]
-    bank = (10 * capsules + 128).clip(0, 255).astype("uint8")
-    capsules = bank / 255
-
-    class Network:
-        encoder = keras.Sequential([keras.Input((2, 4)), keras.layers.Identity()])
-
-    measure = _pose_distance(Network, bank.reshape(-1, 2, 4), labels)
-    found = measure(capsules[:40].reshape(-1, 2, 4))
-    means = np.stack([capsules[labels == label].mean(axis=0) for label in range(3)])
-    covariance = np.cov((capsules - means[labels]).T) + _RIDGE * np.eye(8)
-    off = capsules[:40, None] - means
-    expected = np.einsum("nki,ij,nkj->nk", off, np.linalg.inv(covariance), off).min(axis=1)
-    np.testing.assert_allclose(array(found), expected, rtol=1e-3)
 
 
 def test_only_components_of_centres_near_zero_are_moved():
