@@ -216,7 +216,7 @@ def test_darker_images_are_noticed_and_calibrated_for(first, workplace, to_png):
     normal = splits["test"].images[splits["test"].labels >= 0]
     for name, images in (
         ("usual", normal[:80]),
-        ("darker", (normal[80:] * 0.6).astype("uint8")),
+        ("darker", (normal[80:] * 0.4).astype("uint8")),
     ):
         (workplace.folder / name).mkdir()
         for number, image in enumerate(images):
