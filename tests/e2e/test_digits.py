@@ -285,10 +285,12 @@ def test_a_model_that_learned_nothing_is_not_pushed(first, workplace):
     assert "Not blessed" in refused.output
     assert "Not blessed" in Path(refused.result["report"]).read_text()
     assert workplace.capsad("compare", "out", "other").code == 2
-    failed = [check for check in refused.result["verdict"]["checks"] if not check["passed"]]
+    checks = refused.result["verdict"]["checks"]
+    failed = [check for check in checks if not check["passed"]]
     assert any(check["outcome"].endswith("so it learned nothing") for check in failed)
     assert any(check["condition"].startswith("Accuracy on the normal") for check in failed)
-    (compared,) = (c for c in failed if c["condition"].endswith("the last blessed model's"))
+    # Poses of random weights tell digits apart, so this may pass.
+    (compared,) = (c for c in checks if c["condition"].endswith("the last blessed model's"))
     auroc, former = map(float, compared["outcome"].split(" against "))
     assert auroc == pytest.approx(refused.result["auroc"]["anomaly_score"], abs=1e-4)
     assert former == pytest.approx(first.result["auroc"]["anomaly_score"], abs=1e-4)
