@@ -11,6 +11,7 @@ from components.training import cluster
 from models.errors import UserError
 from pipeline import artifacts
 from pipeline.beam_args import check_engine
+from pipeline.imports import large_imports
 from pipeline.plan import Plan
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ def compile_pipeline(planned: Plan) -> "Pipeline":
         strategy.choose(planned.config.training.strategy)
     # TFX is imported here, because the import takes more than ten seconds, and errors in the input
     # should be found before.
-    from pipeline import platforms
-    from pipeline.pipeline import create_pipeline
+    with large_imports():
+        from pipeline import platforms
+        from pipeline.pipeline import create_pipeline
 
     return create_pipeline(planned, platforms.local(planned))
 

@@ -1,4 +1,5 @@
 import functools
+import gc
 import io
 import json
 import os
@@ -29,6 +30,16 @@ TINY = {
     "class_dim": 6,
     "decoder_units": (32,),
 }
+
+
+gc.disable()
+
+
+def pytest_collection_finish():
+    """What the tests import stays, so the garbage collector need not look through it each time."""
+    gc.freeze()
+    gc.set_threshold(10_000)
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

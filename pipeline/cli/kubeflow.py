@@ -11,6 +11,7 @@ from pipeline.cli import console
 from pipeline.cli.json_output import json_option, print_json
 from pipeline.cli.options import Command, knob_options
 from pipeline.configs import KubeflowConfig, PipelineConfig
+from pipeline.imports import large_imports
 from pipeline.knobs import knobs
 from pipeline.kubeflow.parameters import LOCAL, environment
 from pipeline.parameters import Matching, OutputFile
@@ -115,9 +116,8 @@ def _submission(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _submit(path: str, texts: dict[str, str], submission: dict[str, Any], as_json: bool) -> None:
-    from pipeline import (
-        kubeflow_v2_runner,
-    )  # It is imported here, because it takes a while to load.
+    with large_imports():
+        from pipeline import kubeflow_v2_runner
 
     address = kubeflow_v2_runner.submit(path, texts, kubeflow_v2_runner.Submission(**submission))
     if as_json:
@@ -127,7 +127,8 @@ def _submit(path: str, texts: dict[str, str], submission: dict[str, Any], as_jso
 
 
 def _compile(pipeline: str, given: dict[str, Any], path: str) -> None:
-    from pipeline import kubeflow_v2_runner
+    with large_imports():
+        from pipeline import kubeflow_v2_runner
 
     of_containers = {knob.name for knob in knobs(KubeflowConfig)}
     containers = configs.configure_kubeflow(

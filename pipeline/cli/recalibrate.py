@@ -11,6 +11,7 @@ from pipeline.cli import console
 from pipeline.cli.json_output import json_option, print_json
 from pipeline.cli.options import Command, knob_options, pixel_limit
 from pipeline.configs import PipelineConfig
+from pipeline.imports import large_imports
 
 
 @click.command(cls=Command, params=knob_options(PipelineConfig, only=("max_pixels",)))
@@ -32,7 +33,8 @@ def recalibrate(model: str, images: tuple[str, ...], max_pixels: int | None, as_
     warnings.simplefilter("ignore")
     table = Table()
     with console.noise_to(os.devnull):
-        from components.serving.recalibration import recalibrate as make_version
+        with large_imports():
+            from components.serving.recalibration import recalibrate as make_version
 
         made = make_version(model, find_images(images, table), table, pixel_limit(max_pixels))
     for unreadable in made.unreadable:

@@ -20,6 +20,7 @@ from pipeline.cli import console
 from pipeline.cli.json_output import print_json
 from pipeline.cli.options import Command, alpha_option, knob_options, pixel_limit, quiet_option
 from pipeline.configs import PipelineConfig
+from pipeline.imports import large_imports
 from pipeline.parameters import FiniteRange, OutputFile, OutputFolder
 
 _FORMATS, _BEAM_FORMATS = ("table", "csv", "jsonl"), ("tfrecord", "parquet")
@@ -129,7 +130,7 @@ def score(
     # What TensorFlow and its libraries say of themselves is not what is asked for here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore")
-    with console.noise_to(os.devnull), _without_keras():
+    with console.noise_to(os.devnull), _without_keras(), large_imports():
         from components.serving import clients
         from components.serving.files import score_files
         from components.serving.rows import FORMATS
@@ -208,10 +209,11 @@ def _score_by_beam(model, images, output, format_name, beam_args, max_dead, disp
     with console.noise_to_temporary_log("Scoring", display):
         display.start("Scoring")
         # Imported here, because Beam and TensorFlow take seconds.
-        import apache_beam as beam
+        with large_imports():
+            import apache_beam as beam
 
-        from components.serving.batch.pipeline import MAX_DEAD, score_all
-        from components.serving.runner import newest_version
+            from components.serving.batch.pipeline import MAX_DEAD, score_all
+            from components.serving.runner import newest_version
 
         return score_all(
             beam.Pipeline(argv=argv),
