@@ -8,7 +8,7 @@ STAMP := $(VENV)/.ready
 TORCH := .venv-torch
 DOCS := .venv-docs
 # The tests of a file share what they prepare.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo test test-fast test-torch reliability tables docs lint lock audit clean
 

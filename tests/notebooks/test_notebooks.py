@@ -54,6 +54,7 @@ def test_a_newcomer_sees_statistics_curves_and_reconstructions_and_no_warning(
 def test_photographs_are_flagged_and_shown_with_heat_maps(tmp_path, monkeypatch):
     monkeypatch.setenv("CAPSAD_WEIGHTS", lively_weights())
     monkeypatch.setenv("CAPSAD_MIN_AUROC", "0")  # Random weights see little.
+    monkeypatch.setenv("CAPSAD_IMAGE_SIZE", "96x96")  # a quarter of the time
     printed, shown = execute("photographs", tmp_path, monkeypatch)
     assert sum("image/png" in data for data in shown) == 2
     assert "260 colour images" in printed

@@ -16,9 +16,9 @@ ON_BACKBONE = "capsnet on a backbone"
 # Settings with which each learns the toy images in seconds.
 TOY = {
     "capsnet": {"epochs": 6, "batch_size": 30, "learning_rate": 0.01, **TINY},
-    "efficient_capsnet": {"epochs": 12, "batch_size": 30, "decoder_units": (32,)},
+    "efficient_capsnet": {"epochs": 6, "batch_size": 30, "decoder_units": (32,)},
     "matrix_capsnet": {
-        "epochs": 12,
+        "epochs": 8,
         "batch_size": 30,
         "filters": 8,
         "primary_types": 4,
