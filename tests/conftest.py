@@ -157,7 +157,12 @@ def on_backend():
         if backend not in workers:
             workers[backend] = subprocess.Popen(
                 [sys.executable, "-c", _WORKER],
-                env={**os.environ, "PYTHONPATH": os.getcwd(), "KERAS_BACKEND": backend},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.getcwd(),
+                    "KERAS_BACKEND": backend,
+                    "XLA_FLAGS": "--xla_backend_optimization_level=0",  # It compiles faster.
+                },
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
