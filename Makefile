@@ -8,7 +8,8 @@ STAMP := $(VENV)/.ready
 TORCH := .venv-torch
 DOCS := .venv-docs
 # The tests of a file share what they prepare.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Some tests wait for processes, so two cores have time for a third.
+PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo test test-fast test-torch reliability tables docs lint lock audit clean
 

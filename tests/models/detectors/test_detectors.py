@@ -1,7 +1,8 @@
+"""What every detector promises, trained once."""
+
 import keras
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from models import detectors, metrics
 from models.capsnet import CapsNet
@@ -10,71 +11,8 @@ from models.errors import UserError
 from models.inference import outputs_on
 from models.score_names import ANOMALY_SCORE, anomalousness
 from tests.backends import BACKEND, INSTALLED, array, tensorflow_only
-from tests.conftest import TINY, lively_weights, toy_images
-
-ON_BACKBONE = "capsnet on a backbone"
-# Settings with which each learns the toy images in seconds.
-TOY = {
-    "capsnet": {"epochs": 6, "batch_size": 30, "learning_rate": 0.01, **TINY},
-    "efficient_capsnet": {"epochs": 6, "batch_size": 30, "decoder_units": (32,)},
-    "matrix_capsnet": {
-        "epochs": 8,
-        "batch_size": 30,
-        "filters": 8,
-        "primary_types": 4,
-        "capsule_types": (6, 6),
-        "decoder_units": (32,),
-    },
-    "cnn_softmax": {"epochs": 4, "batch_size": 30, "learning_rate": 0.001, "neighbours": 3},
-    "cnn_ocsvm": {"epochs": 4, "batch_size": 30, "learning_rate": 0.001},
-    "vae": {"epochs": 30, "batch_size": 30, "learning_rate": 0.003},
-    "dbn": {"epochs": 60, "batch_size": 30, "units": (60, 60)},
-    "deep_svdd": {"epochs": 10, "batch_size": 30, "learning_rate": 0.003},
-    "geom": {"epochs": 20, "batch_size": 30, "learning_rate": 0.001, "architecture": "paper"},
-    "patch_knn": {"weights": "none", "bank_size": 300},
-    ON_BACKBONE: {
-        "epochs": 12,
-        "batch_size": 30,
-        "learning_rate": 0.003,
-        "primary_types": 8,
-        "decoder_units": (32,),
-        "backbone": "mobilenet",
-        "weights": "none",
-        "bank_size": 300,
-    },
-}
-
-
-def smallest(name):
-    """A size of images that is small and suits the detector."""
-    return 64 if name in ("patch_knn", ON_BACKBONE) else 18
-
-
-def toy_settings(name):
-    return {**TOY[name], **({"weights": lively_weights()} if "weights" in TOY[name] else {})}
-
-
-def make(name, **settings):
-    return detectors.get(name.removesuffix(" on a backbone"), **{**toy_settings(name), **settings})
-
-
-@pytest.fixture(params=[*detectors.names(), ON_BACKBONE])
-def name(request):
-    return request.param
-
-
-@pytest.fixture
-def size(name):
-    return smallest(name)
-
-
-def fit(name, toys, calibrated=True, **settings):
-    images, labels = toys(400, 4, seed=0, size=smallest(name))
-    normal = labels < 3
-    detector = make(name, **settings)
-    calibration, calibration_labels = toys(200, 4, seed=1, size=smallest(name))
-    calibration = calibration[calibration_labels < 3] if calibrated else None
-    return detector, detector.fit(images[normal], labels[normal], calibration=calibration)
+from tests.conftest import toy_images
+from tests.models.detectors.small import arrays, fit, smallest
 
 
 @pytest.fixture(scope="module")
@@ -95,28 +33,6 @@ def trained(name, fitted):
     return fitted(name)
 
 
-def test_one_normal_class_or_a_clear_refusal(name, toys, size):
-    images, labels = toys(600, 4, seed=0, size=size)
-    normal = images[labels == 0]
-    detector = make(name)
-    zeros = np.zeros(len(normal), int)
-    if detector.least_classes > 1:
-        with pytest.raises(UserError, match="with C at least 2"):
-            detector.fit(normal, zeros)
-        return
-    scorer = detector.fit(normal[:120], zeros[:120], calibration=normal[120:])
-    tested, test_labels = toys(200, 4, seed=2, size=size)
-    outputs = arrays(scorer(tested))
-    assert outputs["class_probabilities"].tolist() == [[1.0]] * 200
-    # Bars of all classes are much alike to geom, which only tells how an image was turned.
-    floor = 0.6 if name == "geom" else 0.9
-    assert metrics.auroc(outputs[ANOMALY_SCORE], test_labels != 0) >= floor
-
-
-def arrays(outputs):
-    return {key: array(value) for key, value in outputs.items()}
-
-
 def test_detects(trained, toys, size):
     detector, scorer = trained
     images, labels = toys(200, 4, seed=2, size=size)
@@ -132,34 +48,6 @@ def test_detects(trained, toys, size):
     if "reconstruction" in outputs:
         assert outputs["reconstruction"].shape == images.shape
         assert 0 <= outputs["reconstruction"].min() <= outputs["reconstruction"].max() <= 1
-
-
-@pytest.fixture(scope="module")
-def inverted_digits():
-    """Real digits, dark on light: images of 18x18 and labels, 0 to 3 normal, in random order."""
-    digits = load_digits()
-    images = np.kron(digits.images, np.ones((1, 2, 2))) * 255 / 16
-    images = 255 - np.pad(images, ((0, 0), (1, 1), (1, 1))).astype("uint8")[..., None]
-    order = np.random.default_rng(0).permutation(len(images))
-    return images[order], digits.target[order]
-
-
-@pytest.mark.parametrize("name", [name for name in TOY if smallest(name) < 64])
-def test_a_light_background_is_learned_too(name, inverted_digits):
-    images, labels = inverted_digits
-    (normal,), (anomalies,) = np.nonzero(labels < 4), np.nonzero(labels >= 6)
-    train, usual, test = normal[:400], normal[400:560], np.r_[normal[560:], anomalies[:160]]
-    scorer = make(name).fit(
-        images[train],
-        labels[train],
-        validation=(images[usual], labels[usual]),
-        calibration=images[usual],
-    )
-    outputs = scorer.predict(images[test], verbose=0)
-    is_anomaly = labels[test] >= 4
-    assert metrics.auroc(outputs[ANOMALY_SCORE], is_anomaly) > 0.7
-    predicted = outputs["class_probabilities"].argmax(axis=-1)
-    assert (predicted == labels[test])[~is_anomaly].mean() > 0.6  # 0.25 is guessing
 
 
 def test_a_saved_model_gives_the_same_scores_in_a_fresh_process(
@@ -188,25 +76,6 @@ np.savez("scores.npz", **scores)
             np.testing.assert_allclose(found[key], value, rtol=tolerance, atol=tolerance + rank)
 
 
-@pytest.mark.skipif("jax" not in INSTALLED, reason="needs JAX")
-def test_trains_under_jax(name, toys, on_backend, tmp_path, size):
-    if name == "patch_knn":
-        pytest.skip("capsnet on a backbone computes the same and trains besides")
-    images, labels = toys(120, 3, seed=0, size=size)
-    np.savez(tmp_path / "toys.npz", images=images, labels=labels)
-    one_epoch = {**toy_settings(name), **({"epochs": 1} if "epochs" in TOY[name] else {})}
-    name = name.removesuffix(" on a backbone")
-    code = f"""
-import numpy as np
-from models import detectors
-toys = np.load("toys.npz")
-detector = detectors.get({name!r}, **{one_epoch!r})
-scorer = detector.fit(toys["images"], toys["labels"], calibration=toys["images"][:20])
-print(all(np.isfinite(np.asarray(v)).all() for v in scorer(toys["images"][:3]).values()))
-"""
-    assert on_backend("jax", code, tmp_path) == "True\n"
-
-
 @tensorflow_only
 def test_the_exported_model_gives_the_same_scores(trained, toys, tmp_path, size):
     import tensorflow as tf
@@ -221,32 +90,6 @@ def test_the_exported_model_gives_the_same_scores(trained, toys, tmp_path, size)
         # A map is a small difference of large distances.
         tolerance = 1e-4 if key == "anomaly_map" else 1e-5
         assert np.abs(served[key] - value).max() <= tolerance * np.abs(value).max()
-
-
-@pytest.mark.parametrize("name", sorted(set(detectors.names()) - {"patch_knn"}))
-def test_crops_standardisation_and_augmentation_of_every_detector_that_sees_pixels(name, toys):
-    """It must learn from parts of images that are brighter than those it is tested on."""
-    images, labels = toys(300, 3, seed=0, size=24)
-    images[:, :, 18:] = images[:, :, :6]  # what a part shows depends little on where it is cut out
-    settings = {"crop_size": (20, 20), "standardise": True, "seed": 0}
-    settings |= {"epochs": 1}
-    if name != "dbn":
-        settings |= {"shift": 1, "flip": True, "brightness": 0.1, "patience": 1}
-        settings |= {"weight_decay": 1e-4}
-    detector = make(name, **settings)
-    scorer = detector.fit(images, labels, validation=(images[:30], labels[:30]))
-    outputs = arrays(scorer(images[:5]))
-    assert all(np.isfinite(values).all() for values in outputs.values())
-    # Only the centre is seen, ...
-    changed = images[:5].copy()
-    changed[:, 0], changed[:, -1], changed[:, :, 0], changed[:, :, -1] = 255, 255, 255, 255
-    for key, values in arrays(scorer(changed)).items():
-        np.testing.assert_allclose(values, outputs[key], rtol=1e-5, atol=1e-5)
-    # ... and contrast does not matter, except to what is compared with pixels.
-    faint = arrays(scorer(images[:5] // 2 + 60))["class_probabilities"]
-    np.testing.assert_allclose(faint, outputs["class_probabilities"], atol=0.05)
-    with pytest.raises(UserError, match="Parts of 20x20 pixels cannot be cut out of images of 9x9"):
-        detector.seen_size((9, 9))
 
 
 def test_one_image_scores_as_in_a_batch(trained, toys, size):
@@ -283,19 +126,6 @@ def test_a_wrong_number_of_channels_is_refused(trained, size):
         scorer(np.zeros((2, size, size, 3), "uint8"))
 
 
-def test_same_seed_same_scores_other_seed_others(name, toys, size):
-    images, _ = toys(20, 4, seed=2, size=size)
-    brief = {"epochs": 2} if "epochs" in TOY[name] else {}
-
-    def scores(seed):
-        detector, scorer = fit(name, toys, calibrated=False, seed=seed, **brief)
-        return array(scorer(images)[detector.scores[0]])
-
-    expected = scores(0)
-    np.testing.assert_array_equal(scores(0), expected)
-    assert (scores(1) != expected).any()
-
-
 def test_settings_are_described(name):
     name = name.removesuffix(" on a backbone")
     detector = detectors.describe(name)
@@ -309,22 +139,6 @@ def test_unknown_names_and_settings():
         detectors.get("capsnt")
     with pytest.raises(UserError, match="no setting 'epoch'.*epochs"):
         detectors.get("capsnet", epoch=3)
-
-
-@pytest.mark.parametrize(
-    ("images", "labels", "message"),
-    [
-        (np.zeros((4, 12, 12, 1)), [0, 1, 0, 1], "uint8"),
-        (np.zeros((4, 12, 12), "uint8"), [0, 1, 0, 1], "shape"),
-        (np.zeros((4, 12, 12, 2), "uint8"), [0, 1, 0, 1], "1 or 3"),
-        (np.zeros((4, 12, 12, 1), "uint8"), [0, 1, 0], "4 training images but 3 labels"),
-        (np.zeros((4, 12, 12, 1), "uint8"), [0, 2, 0, 2], "each present"),
-        (np.zeros((4, 12, 12, 1), "uint8"), [0, 1, -1, 1], "never trained on"),
-    ],
-)
-def test_senseless_training_data_is_refused(name, images, labels, message):
-    with pytest.raises(UserError, match=message):
-        make(name).fit(images, np.array(labels))
 
 
 @pytest.mark.parametrize("name", sorted(set(detectors.names()) - {"dbn"}))
@@ -382,21 +196,3 @@ def test_the_centres_of_deep_svdd_are_the_first_means_away_from_zero(fitted, toy
     assert small.any() and not small.all()
     np.testing.assert_allclose(found[~small], means[~small], rtol=1e-3)
     np.testing.assert_allclose(found[small], 0.1 * np.sign(means[small]), rtol=1e-6)
-
-
-def test_on_a_backbone_changed_copies_are_trained_on_but_not_compared_with(toys):
-    images, labels = toys(60, 3, seed=0, size=64)
-    changes = {"flip": True, "shift": 2, "brightness": 0.1, "augmented_copies": 2}
-    detector = make(ON_BACKBONE, **changes, epochs=1)
-    more, more_labels = detector.augmented(images, labels)
-    assert len(more) == 180
-    np.testing.assert_array_equal(more[:60], images)
-    np.testing.assert_array_equal(more_labels, np.tile(labels, 3))
-    assert (more[60:120] != images).any() and (more[60:120] != more[120:]).any()
-    np.testing.assert_array_equal(detector.augmented(images, labels)[0], more)
-    plain = make(ON_BACKBONE)
-    assert len(plain.augmented(images, labels)[0]) == 60
-
-    scorer = detector.fit(images, labels, validation=(images[:9], labels[:9]))
-    assert set(array(scorer(images)["nearest_image"])) <= set(range(60))
-    np.testing.assert_array_equal(array(scorer(images)["nearest_image"]), np.arange(60))
