@@ -17,6 +17,7 @@ def large_imports() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()
+        if not gc.get_freeze_count():  # Only once, because garbage that is frozen is never freed.
+            gc.freeze()
         if was_enabled:
             gc.enable()

@@ -67,8 +67,8 @@ def compile_pipeline(planned: Plan) -> "Pipeline":
         from components.training import strategy
 
         strategy.choose(planned.config.training.strategy)
-    # TFX is imported here, because the import takes more than ten seconds, and errors in the input
-    # should be found before.
+    # TFX is imported here, because the import takes seconds, and errors in the input should be
+    # found before.
     with large_imports():
         from pipeline import platforms
         from pipeline.pipeline import create_pipeline
