@@ -85,7 +85,7 @@ def compile_pipeline(
     """
     _require_kfp()
     config = configure(name, texts)
-    # TFX is imported here, because the import takes more than ten seconds.
+    # TFX is imported here, because the import takes seconds.
     from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import (
         KubeflowV2DagRunner,
         KubeflowV2DagRunnerConfig,

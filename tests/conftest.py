@@ -31,8 +31,7 @@ TINY = {
     "decoder_units": (32,),
 }
 
-
-gc.disable()
+gc.disable()  # until all tests are imported
 
 
 def pytest_collection_modifyitems(items):

@@ -5,7 +5,6 @@ from tests.backends import array
 from tests.conftest import TINY, lively_weights
 
 ON_BACKBONE = "capsnet on a backbone"
-# Settings with which each learns the toy images in seconds.
 TOY = {
     "capsnet": {"epochs": 6, "batch_size": 30, "learning_rate": 0.01, **TINY},
     "efficient_capsnet": {"epochs": 6, "batch_size": 30, "decoder_units": (32,)},
