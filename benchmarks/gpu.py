@@ -17,7 +17,6 @@ from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "jax"
 
-import jax
 import keras
 
 from models import detectors, metrics
@@ -98,9 +97,7 @@ def main() -> None:
         f"    python benchmarks/gpu.py --anomaly {arguments.anomaly} --epochs {arguments.epochs} "
         f"--batch-size {arguments.batch_size}",
         "",
-        f"This was measured on {jax.devices()[0].device_kind}, "
-        + describe().replace("; ", ", with\n")
-        + ".",
+        f"{describe()}.",
         f"An epoch has {len(splits['train'][0])} images of MNIST. The seconds of an epoch are the",
         "median after the first.",
         "",

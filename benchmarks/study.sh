@@ -5,8 +5,8 @@
 #
 # DATA holds the folders mnist and fashion_mnist, with the four original files each. OUTPUT takes the results, tables,
 # figures and model cards. Options go to every study: --epochs 1 --limit-per-class 40 makes a trial. It resumes: after a
-# kill, run it again. With KERAS_BACKEND=jax it runs on a GPU, and needs keras, jax, numpy, scipy, scikit-learn,
-# matplotlib, pillow, click and rich, but neither TensorFlow nor TFX.
+# kill, run it again. Several copies at once share the work. With KERAS_BACKEND=jax it runs on a GPU (docs/studies.md),
+# and needs keras, jax, numpy, scipy, scikit-learn, matplotlib, pillow, click and rich, but neither TensorFlow nor TFX.
 set -euo pipefail
 data=$1 output=$2
 shift 2

@@ -6,6 +6,9 @@ import platform
 from pathlib import Path
 
 _DISTRIBUTIONS = ("tfx", "tensorflow", "keras", "apache-beam", "numpy", "jax")
+# Linux alone has these.
+_PROCESSORS = Path("/proc/cpuinfo")
+_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
 def versions() -> str:
@@ -20,9 +23,15 @@ def versions() -> str:
 
 
 def describe() -> str:
-    """Returns one line with the processor, the number of cores and the versions."""
-    cpuinfo = Path("/proc/cpuinfo")  # Linux alone has it.
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (line.split(":")[1].strip() for line in lines if "model name" in line)
-    model = next(names, platform.processor() or platform.machine())
-    return f"{model}, {os.cpu_count()} cores; {versions()}"
+    """Returns one line with the processor, the number of cores, NVIDIA's GPUs and the versions."""
+    processor = _values(_PROCESSORS, "model name") or [platform.processor() or platform.machine()]
+    gpus = [name for file in sorted(_GPUS.glob("*/information")) for name in _values(file, "Model")]
+    hardware = [processor[0], f"{os.cpu_count()} cores", *gpus]
+    return f"{', '.join(hardware)}; {versions()}"
+
+
+def _values(file: Path, key: str) -> list[str]:
+    """Returns the values of `key` in a file of lines `key : value`."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    pairs = (line.partition(":") for line in lines)
+    return [value.strip() for name, _, value in pairs if name.strip() == key]

@@ -187,11 +187,11 @@ def _show(measured: Sequence[Mapping[str, Any]]) -> None:
     if not measured:
         return
     click.echo(
-        f"\n  {'detector':<16}{'score':<16}{'cells':>5}  mean auROC ± standard deviation over the "
+        f"\n  {'detector':<18}{'score':<16}{'cells':>5}  mean auROC ± standard deviation over the "
         "cells (range)"
     )
     for row in measured:
         click.echo(
-            f"  {row['detector']:<16}{row['score']:<16}{row['cells']:>5}  {row['auroc']:.4f} ± "
+            f"  {row['detector']:<18}{row['score']:<16}{row['cells']:>5}  {row['auroc']:.4f} ± "
             f"{row['standard_deviation']:.4f} ({row['lowest']:.4f} to {row['highest']:.4f})"
         )

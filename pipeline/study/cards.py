@@ -32,16 +32,17 @@ def write(results: Sequence[Result], folder: Path) -> int:
         The number of cards.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    index = ["# Model cards", "", "One card for each configuration of a study.", ""]
-    index += ["| detector | data | protocol | budget | mean auROC |", "|---|---|---|---|---:|"]
+    index = ["# Model cards", "", "One card for each configuration of a study. Means are over the"]
+    index += ["anomalies that were tried: compare them only where these are the same.", ""]
+    index += ["| detector | data | protocol | budget | anomalies | mean auROC |"]
+    index += ["|---|---|---|---|---:|---:|"]
     groups = grouped(results, *_KEYS)
     for (data_set, protocol, name, epochs, limit), group in groups.items():
         file = f"{data_set}-{protocol}-{name}-{epochs}-epochs{f'-{limit}-a-class' * bool(limit)}.md"
         write_whole(folder / file, "\n".join(_card(group)) + "\n")
-        mean = np.mean([area for _, area, _, _ in _areas(group)])
-        index.append(
-            f"| [{name}]({file}) | {data_set} | {protocol} | {budget(epochs, limit)} | {mean:.3f} |"
-        )
+        areas = [area for _, area, _, _ in _areas(group)]
+        cells = [f"[{name}]({file})", data_set, protocol, budget(epochs, limit), str(len(areas))]
+        index.append(f"| {' | '.join(cells)} | {np.mean(areas):.3f} |")
     write_whole(folder / "README.md", "\n".join(index) + "\n")
     return len(groups)
 

@@ -36,8 +36,9 @@ def write(results: Sequence[Result], output: Path) -> Path:
     """
     folder = output / "figures"
     folder.mkdir(exist_ok=True)
-    lines = ["# Results of the study", ""]
-    lines += sorted({f"{result['machine']}." for result in results})
+    machines = sorted({result["machine"] for result in results})
+    lines = ["# Results of the study", "", "Machines:", ""]
+    lines += [f"{number}. {machine}." for number, machine in enumerate(machines, 1)]
     for (data_set, protocol, epochs, limit), group in grouped(
         results, "data_set", "protocol", "epochs", "limit_per_class"
     ).items():
@@ -50,7 +51,7 @@ def write(results: Sequence[Result], output: Path) -> Path:
             "",
             *_table(group),
             "",
-            *_costs(group),
+            *_costs(group, machines),
         ]
         _save(folder / f"auroc-{name}.png", _bars(group))
         lines += ["", f"![auROC by anomaly and method](figures/auroc-{name}.png)"]
@@ -139,13 +140,16 @@ def _table(group: Sequence[Result]) -> list[str]:
     return [*lines, "", f"In brackets: {meaning}the 95 % interval of one run, by its test images."]
 
 
-def _costs(group: Sequence[Result]) -> list[str]:
-    """Makes a Markdown table with a row for each detector: the means of `_COSTS` of its cells."""
-    lines = [f"| detector | {' | '.join(_COSTS.values())} |", "|---|" + "---:|" * len(_COSTS)]
-    for (detector,), results in grouped(group, "detector").items():
-        means = [np.mean([result[key] for result in results]) for key in _COSTS]
-        accuracy, *others = means
-        cells = [f"{accuracy:.3f}", *(f"{mean:,.0f}" for mean in others)]
+def _costs(group: Sequence[Result], machines: Sequence[str]) -> list[str]:
+    """Makes a Markdown table of the means of `_COSTS`, by detector and number of the machine."""
+    lines = [
+        f"| detector | machine | {' | '.join(_COSTS.values())} |",
+        "|---|" + "---:|" * (1 + len(_COSTS)),
+    ]
+    for (detector, machine), results in grouped(group, "detector", "machine").items():
+        accuracy, *others = (np.mean([result[key] for result in results]) for key in _COSTS)
+        cells = [str(machines.index(machine) + 1), f"{accuracy:.3f}"]
+        cells += [f"{mean:,.0f}" for mean in others]
         lines.append(f"| {detector} | {' | '.join(cells)} |")
     return lines
 

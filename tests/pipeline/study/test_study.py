@@ -179,9 +179,18 @@ def test_tables_hold_means_and_spreads(tmp_path):
     assert "| 9 | **0.850** (0.779 to 0.921) | 0.600 (0.590 to 0.610) |" in text
     assert "| mean ± standard deviation of the rows | **0.900** ± 0.050 | 0.550 ± 0.050 |" in text
     assert "In brackets: mean minus and plus one standard deviation over the seeds, or for" in text
-    assert "| vae | 0.900 | 1,000 | 20 | 50 | 4,000 |" in text
+    assert "| vae | 1 | 0.900 | 1,000 | 20 | 50 | 4,000 |" in text
     (picture,) = (tmp_path / "figures").glob("*.png")
     assert picture.stat().st_size > 10_000
+
+
+def test_times_of_different_machines_are_told_apart(tmp_path):
+    found = [result("9", 0, 0.8), result("2", 0, 0.9)]
+    found[0] |= {"machine": "Slow machine", "seconds": 200.0}
+    text = figures.write(found, tmp_path).read_text()
+    assert "1. Machine.\n2. Slow machine.\n" in text
+    assert "| vae | 1 | 0.900 | 1,000 | 20 | 50 | 4,000 |" in text
+    assert "| vae | 2 | 0.900 | 1,000 | 200 | 50 | 4,000 |" in text
 
 
 def test_a_card_says_where_a_model_is_weak(tmp_path):
@@ -197,7 +206,8 @@ def test_a_card_says_where_a_model_is_weak(tmp_path):
     assert "finds some anomalies badly (auROC below 0.8): 9 (0.70)." in text
     assert "* The score `re` is better for 9 (0.75 against 0.70)." in text
     assert "    capsad study mnist --detector capsnet --epochs 1 --seed 0" in text
-    assert "(mnist-hold-out-capsnet-1-epochs.md)" in (tmp_path / "README.md").read_text()
+    index = (tmp_path / "README.md").read_text()
+    assert "(mnist-hold-out-capsnet-1-epochs.md) | mnist | hold-out | 1 epoch | 2 | 0.800 |" in index
 
 
 def test_the_committed_tables_are_those_of_the_committed_results(tmp_path):
