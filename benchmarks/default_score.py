@@ -33,6 +33,7 @@ from pipeline import configs
 from pipeline.machine import describe
 from pipeline.plan import plan
 from pipeline.study import results
+from pipeline.study.cells import KNOWN
 
 KEPT = Path("runs/default-score")
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -48,8 +49,8 @@ TOO_SLOW = "twice the time of PP"
 SUM = " + "
 BEST, SHOWN, FINALISTS = 50, 15, 5  # sums that are kept, shown, and taken to the final
 CHOSEN = "pp + longest minus all others + capsules, neighbours"
-# Data set, protocol -> anomalies that test, the least mean auROC that is aimed at
-TESTING = {
+# Data set, protocol -> anomalies that test (`None` means all), the least mean auROC that is aimed at
+TESTING: dict[tuple[str, str], tuple[tuple[str, ...] | None, float]] = {
     ("mnist", "hold-out"): (("1", "3", "4", "6", "8", "9"), 0.99),
     ("fashion_mnist", "hold-out"): (
         ("T-shirt/top", "Pullover", "Coat", "Sandal", "Sneaker", "Ankle boot"),
@@ -264,6 +265,7 @@ class Summary(NamedTuple):
     score: str
     areas: dict[tuple[str, str], float]
     worst: float
+    machine: str
 
     @property
     def means(self) -> list[float]:
@@ -292,7 +294,7 @@ def summaries(areas: dict[Job, dict[str, float]]) -> list[Summary]:
     made = []
     for score in of[settings[0]]:
         own = {s: of[s][score] for s in settings}
-        made.append(Summary(score, own, min(own[s] - best[s] for s in settings)))
+        made.append(Summary(score, own, min(own[s] - best[s] for s in settings), describe()))
     return sorted(made, key=lambda summary: summary.merit, reverse=True)
 
 
@@ -315,7 +317,7 @@ def read_table() -> dict[str, list[Summary]]:
     if TABLE.exists():
         with TABLE.open() as file:
             for row in csv.DictReader(file):
-                new = Summary(row["score"], {}, float(row["worst"]))
+                new = Summary(row["score"], {}, float(row["worst"]), row["machine"])
                 own = found.setdefault(row["budget"], {}).setdefault(row["score"], new)
                 own.areas[row["data_set"], row["anomaly"]] = float(row["auroc"])
     return {budget: list(own.values()) for budget, own in found.items()}
@@ -323,7 +325,7 @@ def read_table() -> dict[str, list[Summary]]:
 
 def write_table(found: dict[str, list[Summary]]) -> None:
     """Writes a row for each kept candidate and setting."""
-    names = ("budget", "score", "worst", "data_set", "anomaly", "auroc")
+    names = ("budget", "score", "worst", "data_set", "anomaly", "auroc", "machine")
     with TABLE.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
@@ -331,7 +333,7 @@ def write_table(found: dict[str, list[Summary]]) -> None:
             for made in own:
                 for setting, area in made.areas.items():
                     head = (budget, made.score, f"{made.worst:.4f}")
-                    writer.writerow([*head, *setting, f"{area:.4f}"])
+                    writer.writerow([*head, *setting, f"{area:.4f}", made.machine])
 
 
 def document(found: dict[str, list[Summary]]) -> Iterator[str]:
@@ -361,7 +363,7 @@ def document(found: dict[str, list[Summary]]) -> Iterator[str]:
         "the *pixels*. *Hidden* is RaPP (Kim et al. 2020): the difference of an image and its",
         "reconstruction in the activations of a layer.",
         "",
-        describe() + ".",
+        *sorted({f"{one.machine}." for made in found.values() for one in made}),
     )
     for budget, made in found.items():
         epochs, limit = BUDGETS[budget]
@@ -388,7 +390,7 @@ def document(found: dict[str, list[Summary]]) -> Iterator[str]:
             yield from ("", "## The chosen score on the settings that test", "")
             yield "From the [study](study/results.md). The mean of several seeds is taken first."
             yield ""
-            yield "| settings | trainings | `conformity` | aim | `pp` | `re` | worst | where |"
+            yield "| settings | run | `conformity` | aim | `pp` | `re` | worst | where |"
             yield "|---|---:|---:|---:|---:|---:|---:|---|"
             yield from tested
 
@@ -422,13 +424,13 @@ def _tested() -> Iterator[str]:
                 areas.setdefault(result["anomaly"], []).append(scores)
         if not areas:
             continue
-        count = sum(map(len, areas.values()))
+        run = f"{len(areas)} of {len(anomalies or KNOWN)}"
         means = {anomaly: np.mean(runs, axis=0) for anomaly, runs in areas.items()}
         behind = {anomaly: own - max(pp, re) for anomaly, (own, pp, re) in means.items()}
         worst = min(behind, key=behind.__getitem__)
         conformity, pp, re = np.mean(list(means.values()), axis=0)
         yield (
-            f"| {data_set}, {protocol} | {count} | {conformity:.4f} | {aim:.3f} | {pp:.4f} | "
+            f"| {data_set}, {protocol} | {run} | {conformity:.4f} | {aim:.3f} | {pp:.4f} | "
             f"{re:.4f} | {behind[worst]:+.4f} | {worst} |"
         )
 
