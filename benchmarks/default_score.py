@@ -49,7 +49,7 @@ TOO_SLOW = "twice the time of PP"
 SUM = " + "
 BEST, SHOWN, FINALISTS = 50, 15, 5  # sums that are kept, shown, and taken to the final
 CHOSEN = "pp + longest minus all others + capsules, neighbours"
-# Data set, protocol -> anomalies that test (`None` means all), the least mean auROC that is aimed at
+# Data set, protocol -> anomalies that test (`None`: all), the least mean auROC that is aimed at
 TESTING: dict[tuple[str, str], tuple[tuple[str, ...] | None, float]] = {
     ("mnist", "hold-out"): (("1", "3", "4", "6", "8", "9"), 0.99),
     ("fashion_mnist", "hold-out"): (
