@@ -146,7 +146,7 @@ def _costs(group: Sequence[Result], machines: Sequence[str]) -> list[str]:
         f"| detector | machine | {' | '.join(_COSTS.values())} |",
         "|---|" + "---:|" * (1 + len(_COSTS)),
     ]
-    for (detector, machine), results in grouped(group, "detector", "machine").items():
+    for (detector, machine), results in sorted(grouped(group, "detector", "machine").items()):
         accuracy, *others = (np.mean([result[key] for result in results]) for key in _COSTS)
         cells = [str(machines.index(machine) + 1), f"{accuracy:.3f}"]
         cells += [f"{mean:,.0f}" for mean in others]
