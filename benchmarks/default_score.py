@@ -291,10 +291,10 @@ def summaries(areas: dict[Job, dict[str, float]]) -> list[Summary]:
     settings = [(data_set, anomaly) for data_set in CHOOSING for anomaly in CHOOSING[data_set]]
     of = {(job.data_set, job.anomaly): found for job, found in areas.items()}
     best = {s: max(of[s][score] for score in ("pp", "re")) for s in settings}
-    made = []
+    made, machine = [], describe()
     for score in of[settings[0]]:
         own = {s: of[s][score] for s in settings}
-        made.append(Summary(score, own, min(own[s] - best[s] for s in settings), describe()))
+        made.append(Summary(score, own, min(own[s] - best[s] for s in settings), machine))
     return sorted(made, key=lambda summary: summary.merit, reverse=True)
 
 

@@ -211,8 +211,8 @@ def test_a_card_says_where_a_model_is_weak(tmp_path):
     assert "finds some anomalies badly (auROC below 0.8): 9 (0.70)." in text
     assert "* The score `re` is better for 9 (0.75 against 0.70)." in text
     assert "    capsad study mnist --detector capsnet --epochs 1 --seed 0" in text
-    index = (tmp_path / "README.md").read_text()
-    assert "(mnist-hold-out-capsnet-1-epochs.md) | mnist | hold-out | 1 epoch | 2 | 0.8" in index
+    row = "(mnist-hold-out-capsnet-1-epochs.md) | mnist | hold-out | 1 epoch | 2 | 0.800 |"
+    assert row in (tmp_path / "README.md").read_text()
 
 
 def test_the_committed_tables_are_those_of_the_committed_results(tmp_path):
