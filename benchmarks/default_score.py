@@ -35,10 +35,25 @@ from pipeline.plan import plan
 from pipeline.study import results
 from pipeline.study.cells import KNOWN
 
+Setting = tuple[str, str]  # data set, anomaly
+
 KEPT = Path("runs/default-score")
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 TABLE = RESULTS / "scores.csv"
-CHOOSING = {"mnist": ("0", "2", "5", "7"), "fashion_mnist": ("1", "3", "6", "8")}
+GROUPS: dict[str, tuple[Setting, ...]] = {  # of alike classes
+    "footwear": tuple(("fashion_mnist", anomaly) for anomaly in "579"),
+    "tops": tuple(("fashion_mnist", anomaly) for anomaly in "02346"),
+    "trouser and bag": tuple(("fashion_mnist", anomaly) for anomaly in "18"),
+    "digits 0 to 4": tuple(("mnist", anomaly) for anomaly in "01234"),
+    "digits 5 to 9": tuple(("mnist", anomaly) for anomaly in "56789"),
+}
+CHOOSING: dict[str, tuple[Setting, ...]] = {  # choice -> the settings that it goes by
+    "first": (
+        *(("mnist", anomaly) for anomaly in "0257"),
+        *(("fashion_mnist", anomaly) for anomaly in "1368"),
+    ),
+    "second": tuple(itertools.chain(*GROUPS.values())),
+}
 BUDGETS = {  # data set -> epochs, then images a class
     "screening": ({"mnist": 3, "fashion_mnist": 5}, 2000),
     "full": ({"mnist": 5, "fashion_mnist": 8}, None),
@@ -442,6 +457,7 @@ def main() -> None:
     training = commands.add_parser("train")
     training.add_argument("data_set", choices=CHOOSING)
     training.add_argument("--data-dir", help="folder of the data set's files")
+    training.add_argument("--anomaly", action="append", help="one of them; can be repeated")
     scoring = commands.add_parser("score")
     commands.add_parser("tables")
     for command in (training, scoring):
@@ -449,7 +465,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     if arguments.command == "train":
-        for anomaly in CHOOSING[arguments.data_set]:
+        for anomaly in arguments.anomaly or CHOOSING[arguments.data_set]:
             job = Job(arguments.data_set, anomaly, arguments.budget)
             if not job.folder.exists():
                 started = time.monotonic()
