@@ -26,6 +26,7 @@ LEAST_SPREAD = 0.01  # trained networks have far more; any less is rounding erro
 _KNOWN = 8000  # largest number of training images that can be neighbours
 _NEIGHBOURS = 5
 _ASIDE = 5  # Without validation images, each fifth known image tells what is usual.
+_SHARPNESS = 3.0  # of the smooth maximum
 _CALMER = 4  # how many times smaller the learning rate is after a collapse
 
 
@@ -33,18 +34,20 @@ _CALMER = 4  # how many times smaller the learning rate is after a collapse
 class CapsuleDetector(NetworkDetector):
     """Scores images by the longest capsule (`pp`), reconstruction error (`re`) and `conformity`.
 
-    Conformity is `sigmoid(-asinh(sum))`, in (0, 1). The sum has three terms: minus the length of
-    the longest class capsule, the lengths of all others less that of the longest, and the distance
-    of the poses of all class capsules to those of the nearest training images. Each term is first
-    normalised by its median and spread among normal images.
+    Conformity is `sigmoid(-asinh(u))`, in (0, 1), where u is a smooth maximum of three terms: minus
+    the length of the longest class capsule, the distance of the poses of all class capsules to
+    those of near training images, and their distance to the nearest class as a whole. Each term is
+    first normalised by its median and spread among normal images. So an image is unusual if it is
+    so in any way.
 
     With one normal class, the network learns to tell how an image was turned, and the capsule of
     images that were not turned is that of the class.
 
     Reference:
         "Exploring Deep Anomaly Detection Methods Based on Capsule Net", arXiv 1907.06312.
-        Distances to nearest neighbours are from Sun et al. 2022, arXiv 2204.06507. Turned images
-        are from Gidaris, Singh, Komodakis 2018, arXiv 1803.07728. The sum is our own.
+        Distances to nearest neighbours are from Sun et al. 2022, arXiv 2204.06507, and to classes
+        from Ren et al. 2021, arXiv 2106.09022. Turned images are from Gidaris, Singh, Komodakis
+        2018, arXiv 1803.07728. The combination is our own.
     """
 
     scores: ClassVar[tuple[str, ...]] = ("conformity", "pp", "re")
@@ -180,8 +183,10 @@ class CapsuleDetector(NetworkDetector):
             usual, chosen = images[chosen[aside]], chosen[~aside]
         else:
             usual = validation[0]
-        known = self.seen(images[chosen])
-        return capsule_scorer(scoring, len(self._classes), image_size, known, usual)
+        known, kinds = self.copies(images[chosen], labels[chosen])
+        return capsule_scorer(
+            scoring, len(self._classes), image_size, self.seen(known), kinds, usual
+        )
 
     def losses(self) -> dict[str, Any]:
         """Losses, their weights and metrics, for `compile`."""
@@ -201,6 +206,7 @@ def capsule_scorer(
     classes: int,
     image_size: tuple[int, int],
     known: np.ndarray,
+    kinds: np.ndarray,
     usual: np.ndarray,
 ) -> keras.Model:
     """Builds a model from uint8 images of any size, shape (B, H, W, K), to its scores.
@@ -209,12 +215,12 @@ def capsule_scorer(
         network: trained network.
         classes: number of normal classes. Further class capsules tell turned images.
         image_size: height and width to which images are resized.
-        known: training images that can be neighbours, uint8 (N, *crop_size, K).
+        known: training images to compare with, uint8 (N, *crop_size, K).
+        kinds: their classes, int (N,). Those from `classes` on are turned images.
         usual: normal images, uint8 (n, H, W, K), for the median and spread of the terms. If
             possible, they were not used in training.
     """
     import keras
-    from keras import ops
 
     from models import scores
     from models.layers import ImagePreprocessing
@@ -226,13 +232,11 @@ def capsule_scorer(
     outputs = network(inputs)
     lengths = outputs["lengths"][:, :classes]
     pp = scores.prediction_probability(lengths)
-    # What one capsule says, less what all others say against it.
-    doubt = ops.sum(outputs["lengths"], axis=-1) - 2 * pp
     poses = outputs_on(network.encoder, known)
-    terms = [-pp, doubt, _pose_distance(outputs["capsules"], poses)]
-    unusual = sum(
-        rescaled(term, values, LEAST_SPREAD)
-        for term, values in zip(terms, in_batches(keras.Model(images, terms), usual), strict=True)
+    terms = [-pp, *_pose_distances(outputs["capsules"], poses, kinds, classes)]
+    found = in_batches(keras.Model(images, terms), usual)
+    unusual = smooth_maximum(
+        [rescaled(term, values, LEAST_SPREAD) for term, values in zip(terms, found, strict=True)]
     )
     return keras.Model(
         images,
@@ -245,10 +249,21 @@ def capsule_scorer(
     )
 
 
+def smooth_maximum(terms: list[keras.KerasTensor]) -> keras.KerasTensor:
+    """About the largest of standardised terms, (B,) each, by the log of a sum of exponentials.
+
+    If the largest were taken alone, rounding would put images in order where one term is the same
+    for all normal images.
+    """
+    from keras import ops
+
+    return ops.logsumexp(_SHARPNESS * ops.stack(terms, axis=-1), axis=-1) / _SHARPNESS
+
+
 def normality(
     unusual: keras.KerasTensor, lengths: keras.KerasTensor, pp: keras.KerasTensor
 ) -> Tensors:
-    """The outputs that follow from the sum (B,), the lengths (B, C) and the longest one (B,)."""
+    """The outputs that follow from `unusual` (B,), lengths (B, C) and the longest one (B,)."""
     from keras import ops
 
     probable = lengths + 1e-12  # because all lengths may be 0
@@ -260,13 +275,24 @@ def normality(
     }
 
 
-def _pose_distance(capsules: keras.KerasTensor, known: np.ndarray) -> keras.KerasTensor:
-    """Distance (B,) of class capsules (B, C, E) to near ones of training images (N, C, E)."""
+def _pose_distances(
+    capsules: keras.KerasTensor, known: np.ndarray, kinds: np.ndarray, classes: int
+) -> list[keras.KerasTensor]:
+    """Distances (B,) of class capsules (B, C, E) to those of training images (N, C, E).
+
+    The first is to near images of the `classes`, the second to the classes as a whole.
+    """
     import keras
 
-    from models.layers import NearestNeighbours
+    from models.layers import NearestNeighbours, RelativeMahalanobis
 
-    nearest = NearestNeighbours(len(known), min(_NEIGHBOURS, len(known)), name="nearest_poses")
-    normality, _ = nearest(keras.layers.Flatten(dtype="float32")(capsules))
-    nearest.remember(known.reshape(len(known), -1), np.arange(len(known)))
-    return -normality
+    known = known.reshape(len(known), -1)
+    normal = known[kinds < classes]
+    poses = keras.layers.Flatten(dtype="float32")(capsules)
+    nearest = NearestNeighbours(len(normal), min(_NEIGHBOURS, len(normal)), name="nearest_poses")
+    normality, _ = nearest(poses)
+    nearest.remember(normal, np.arange(len(normal)))
+    relative = RelativeMahalanobis(classes, name="nearest_class")
+    distance = relative(poses)
+    relative.fit(known, kinds)
+    return [-normality, distance]

@@ -15,6 +15,7 @@ from models.layers.nearest_neighbours import NearestNeighbours
 from models.layers.patch_distance import PatchDistance
 from models.layers.primary_capsules import PrimaryCapsules
 from models.layers.rbf_one_class import RbfOneClass
+from models.layers.relative_mahalanobis import RelativeMahalanobis
 from models.layers.squash import exponential_squash, squash, vector_length
 from models.layers.standardisation import standardisation
 from models.layers.trim_batch import TrimBatch
@@ -36,6 +37,7 @@ __all__ = [
     "PatchDistance",
     "PrimaryCapsules",
     "RbfOneClass",
+    "RelativeMahalanobis",
     "TrimBatch",
     "dynamic_routing",
     "em_routing",

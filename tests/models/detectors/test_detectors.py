@@ -53,9 +53,10 @@ def test_detects(trained, toys, size):
 def test_a_saved_model_gives_the_same_scores_in_a_fresh_process(
     trained, toys, on_backend, tmp_path, size
 ):
-    _, scorer = trained
+    detector, scorer = trained
     images, _ = toys(20, 4, seed=2, size=size)
     expected = arrays(scorer(images))
+    calibration = array(scorer.get_layer(ANOMALY_SCORE).calibration_scores)
     scorer.save(tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", images)
     code = """
@@ -70,10 +71,17 @@ np.savez("scores.npz", **scores)
         on_backend(backend, code, tmp_path)
         found = np.load(tmp_path / "scores.npz")
         assert set(found) == set(expected)
-        for key, value in expected.items():
-            # Rounding may move an image past one of the 150 calibration scores.
-            rank = 1 / 151 if key == ANOMALY_SCORE and backend != BACKEND else 0
-            np.testing.assert_allclose(found[key], value, rtol=tolerance, atol=tolerance + rank)
+        changes = {
+            key: np.abs(found[key] - value) - tolerance * np.abs(value)
+            for key, value in expected.items()
+        }
+        if backend != BACKEND:
+            # Rounding may move an image past the calibration scores that are near its own.
+            scores = expected[detector.calibrated_score][:, None]
+            near = np.abs(calibration - scores) <= tolerance * (1 + np.abs(scores))
+            changes[ANOMALY_SCORE] -= near.mean(axis=1)
+        for key, change in changes.items():
+            assert change.max() <= tolerance, key
 
 
 @tensorflow_only
@@ -157,7 +165,7 @@ def test_too_small_images_are_refused(name):
         detectors.get(name).check_image_size((4, 4))
 
 
-def test_conformity_adds_up_what_is_unusual(fitted, toys):
+def test_conformity_is_that_of_what_is_most_unusual(fitted, toys):
     """Against a transcription in NumPy of what the detector documents."""
     _, scorer = fitted("capsnet")
     images, labels = toys(50, 4, seed=2, size=smallest("capsnet"))
@@ -165,16 +173,16 @@ def test_conformity_adds_up_what_is_unusual(fitted, toys):
     (network,) = (layer for layer in scorer.layers if isinstance(layer, CapsNet))
     outputs = arrays(scorer(images))
     seen = array(network(images.astype("float32") / 255)["capsules"])
-    lengths = np.sort(np.linalg.norm(seen, axis=-1), axis=-1)
+    poses = seen.reshape(len(seen), -1)
 
-    def distances(features, bank):
+    def neighbour_distances(features, bank):
         features = features / np.linalg.norm(features, axis=-1, keepdims=True)
         return np.sort(np.linalg.norm(features[:, None] - array(bank)[None], axis=-1), axis=1)[:, 4]
 
     terms = [
-        -lengths[:, -1],
-        lengths[:, :-1].sum(axis=-1) - lengths[:, -1],
-        distances(seen.reshape(len(seen), -1), inner["nearest_poses"].bank),
+        -np.linalg.norm(seen, axis=-1).max(axis=-1),
+        neighbour_distances(poses, inner["nearest_poses"].bank),
+        array(inner["nearest_class"](poses)),
     ]
     rescalings = [layer for name, layer in inner.items() if name.startswith("rescaling")]
     parts = [
@@ -184,7 +192,8 @@ def test_conformity_adds_up_what_is_unusual(fitted, toys):
     for part in parts:
         assert np.abs(np.median(part[labels < 3])) < 1
         assert np.median(part[labels == 3]) > 1
-    unusual = sum(parts)
+    unusual = np.logaddexp.reduce(3 * np.array(parts, "float64")) / 3
+    assert 0 <= (unusual - np.max(parts, axis=0)).min() <= np.log(3) / 3
     # sigmoid(-asinh(u)) in algebra
     expected = 1 / (1 + unusual + np.sqrt(1 + unusual**2))
     np.testing.assert_allclose(outputs["conformity"], expected, rtol=1e-3)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.covariance import EmpiricalCovariance
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import SGDOneClassSVM
 from sklearn.neighbors import NearestNeighbors
@@ -66,6 +67,46 @@ def test_nearest_neighbours_are_those_of_scikit_learn(features):
     np.testing.assert_allclose(found, -expected, atol=1e-5)
     first = theirs.kneighbors(normalize(queries))[1][:, 0]
     np.testing.assert_array_equal(nearest, first * 2)
+
+
+def test_relative_distances_are_those_of_scikit_learn(features):
+    labels = np.arange(300) % 4
+    features = features + labels[:, None]
+    queries = np.random.default_rng(1).gamma(2.0, 3.0, size=(20, 16)).astype("float32")
+    layer = layers.RelativeMahalanobis(3)
+    layer.build((None, 16))
+    layer.fit(features, labels)
+
+    means = np.stack([features[labels == label].mean(axis=0) for label in range(4)])
+    within = EmpiricalCovariance(assume_centered=True).fit(features - means[labels])
+    distances = [within.mahalanobis(queries - mean) for mean in means[:3]]  # The fourth is none.
+    expected = np.min(distances, axis=0) - EmpiricalCovariance().fit(features).mahalanobis(queries)
+    np.testing.assert_allclose(array(layer(queries)), expected, rtol=0.01, atol=0.1)
+
+
+def test_relative_distances_ignore_what_varies_in_all_images():
+    generator = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    features = generator.normal(size=(400, 8))
+    features[:, 0] = 5 * labels + generator.normal(scale=0.1, size=400)
+    layer = layers.RelativeMahalanobis(2)
+    layer.build((None, 8))
+    layer.fit(features, labels)
+    between, far_along_noise = np.zeros((2, 8))
+    between[0], far_along_noise[[0, 1]] = 2.5, (5, 4)
+    usual = array(layer(features[:50].astype("float32")))
+    between, noisy = array(layer(np.stack([between, far_along_noise]).astype("float32")))
+    assert noisy < usual.max() < between
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_relative_distances_of_fewer_images_than_features_are_finite(count):
+    features = np.random.default_rng(0).random((count, 16)).astype("float32")
+    layer = layers.RelativeMahalanobis(2)
+    layer.build((None, 16))
+    layer.fit(features, np.arange(count) % 2)
+    found = array(layer(np.concatenate([features, np.zeros((1, 16)), np.full((1, 16), 1e6)])))
+    assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize(("shifts", "count"), [(False, 8), (True, 72)])
