@@ -14,7 +14,7 @@ import numpy as np
 from models import detectors
 from models.files import write_whole
 from pipeline.study.figures import budget, grouped, measure
-from pipeline.study.results import Result
+from pipeline.study.results import Result, versions
 
 _WEAK = 0.8  # auROC below which an anomaly is said to be found badly
 _BETTER = 0.02  # difference of auROC from which another score is named as better
@@ -37,7 +37,8 @@ def write(results: Sequence[Result], folder: Path) -> int:
     index += ["| detector | data | protocol | budget | anomalies | mean auROC |"]
     index += ["|---|---|---|---|---:|---:|"]
     groups = grouped(results, *_KEYS)
-    for (data_set, protocol, name, epochs, limit), group in groups.items():
+    for (data_set, protocol, name, epochs, limit), everything in groups.items():
+        group = [result for result in everything if _score(everything) in result["scores"]]
         file = f"{data_set}-{protocol}-{name}-{epochs}-epochs{f'-{limit}-a-class' * bool(limit)}.md"
         write_whole(folder / file, "\n".join(_card(group)) + "\n")
         areas = [area for _, area, _, _ in _areas(group)]
@@ -60,7 +61,7 @@ def _card(group: Sequence[Result]) -> Iterator[str]:
     yield ""
     yield "| | |"
     yield "|---|---|"
-    yield f"| score | `{detector.calibrated_score}`, calibrated to `anomaly_score` |"
+    yield f"| score | `{_score(group)}`, calibrated to `anomaly_score` |"
     yield f"| training | {_mean(group, 'images'):,.0f} images, {_mean(group, 'seconds'):,.0f} s |"
     yield f"| seeds | {', '.join(map(str, seeds))} |"
     yield f"| settings | {'; '.join(sorted({_settings(result) for result in group}))} |"
@@ -74,7 +75,7 @@ def _card(group: Sequence[Result]) -> Iterator[str]:
     yield "| anomaly | auROC | FPR at 95 % TPR | false alarms at alpha 0.05 | at 0.01 | accuracy |"
     yield "|---|---:|---:|---:|---:|---:|"
     for results, area, low, high in _areas(group):
-        rate = np.mean([r["scores"][detector.calibrated_score]["fpr_at_95_tpr"] for r in results])
+        rate = np.mean([r["scores"][_score(group)]["fpr_at_95_tpr"] for r in results])
         cells = [f"{area:.3f} ({low:.3f} to {high:.3f})", f"{rate:.3f}"]
         for key in ("false_alarms_at_0.05", "false_alarms_at_0.01", "accuracy"):
             cells.append("–" if results[0][key] is None else f"{_mean(results, key):.3f}")
@@ -106,7 +107,7 @@ def _limits(group: Sequence[Result]) -> Iterator[str]:
         if better:
             yield f"* The score `{score}` is better for {', '.join(better)}."
     rates = [
-        np.mean([r["scores"][detector.calibrated_score]["fpr_at_95_tpr"] for r in results])
+        np.mean([r["scores"][_score(group)]["fpr_at_95_tpr"] for r in results])
         for results, *_ in measured
     ]
     yield (
@@ -125,11 +126,15 @@ def _limits(group: Sequence[Result]) -> Iterator[str]:
 
 def _areas(group: Sequence[Result]) -> list[tuple[Sequence[Result], float, float, float]]:
     """Results of each anomaly, and auROC of the calibrated score with its uncertainty."""
-    name = group[0]["detector"]
-    score = detectors.describe(name).calibrated_score
     return [
-        (results, *measure(results, name, score)) for results in grouped(group, "anomaly").values()
+        (results, *measure(results, group[0]["detector"], _score(group)))
+        for results in grouped(group, "anomaly").values()
     ]
+
+
+def _score(group: Sequence[Result]) -> str:
+    """The score that is calibrated, in the latest version that there are results of."""
+    return versions(group, detectors.describe(group[0]["detector"]).calibrated_score)[0]
 
 
 def _command(first: Result, seeds: Sequence[int]) -> str:

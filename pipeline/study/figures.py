@@ -10,7 +10,7 @@ from components.evaluation.report import figures
 from models import detectors
 from models.files import write_whole
 from models.score_names import ANOMALY_SCORE
-from pipeline.study.results import FALSE_RATES, Result
+from pipeline.study.results import FALSE_RATES, Result, versions
 
 _COSTS = {
     "accuracy": "accuracy on normal classes",
@@ -73,17 +73,17 @@ def budget(epochs: int, limit: int | None) -> str:
     return f"{words} of at most {limit:,} images a class" if limit else words
 
 
-def columns(results: Iterable[Result]) -> list[tuple[str, str]]:
+def columns(results: Sequence[Result]) -> list[tuple[str, str]]:
     """Lists the pairs (detector, score) that are compared.
 
     These are all raw scores of capsule networks, and the calibrated score of each other detector.
     """
-    found = {result["detector"] for result in results}
     chosen = []
-    for name in (name for name in detectors.names() if name in found):
+    for name in detectors.names():
+        own = [result for result in results if result["detector"] == name]
         detector = detectors.describe(name)
         several = detector.scores if "capsnet" in name else (detector.calibrated_score,)
-        chosen += [(name, score) for score in several]
+        chosen += [(name, version) for score in several for version in versions(own, score)]
     return chosen
 
 

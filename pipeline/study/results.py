@@ -6,7 +6,7 @@ import fcntl
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,17 @@ def read(output: Path) -> list[Result]:
             "it away to start afresh."
         ) from error
     return [found[name] for name in sorted(found)]
+
+
+def versions(results: Iterable[Result], score: str) -> list[str]:
+    """Names under which results have a score: its own first, then those of earlier versions.
+
+    When the formula of a score changes, finished results keep the old one as, for example,
+    `conformity of 0.2.0`.
+    """
+    names = {name for result in results for name in result["scores"]}
+    found = sorted(name for name in names if name.partition(" of ")[0] == score)
+    return sorted(found, key=lambda name: name != score)
 
 
 def add(output: Path, result: Result) -> None:

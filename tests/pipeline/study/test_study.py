@@ -215,6 +215,31 @@ def test_a_card_says_where_a_model_is_weak(tmp_path):
     assert row in (tmp_path / "README.md").read_text()
 
 
+def test_scores_of_earlier_versions_are_named_as_such(tmp_path):
+    earlier = "conformity of 0.2.0"
+    found = [
+        result("9", 0, 0.7, "capsnet", earlier),
+        result("2", 0, 0.9, "capsnet", earlier),
+        result("0", 0, 0.8, "efficient_capsnet", earlier),
+    ]
+    for one in found:
+        one["scores"][earlier]["roc"] = results.FALSE_RATES
+    table = figures.write(found, tmp_path).read_text()
+    assert f"| anomaly | capsnet `{earlier}` | efficient_capsnet `{earlier}` |" in table
+    card = tmp_path / "mnist-hold-out-capsnet-1-epochs.md"
+    cards.write(found, tmp_path)
+    assert f"| score | `{earlier}`, calibrated to `anomaly_score` |" in card.read_text()
+    assert "| 2 | 0.900 (" in card.read_text()
+
+    # One that was trained again is not averaged with the others.
+    found[1]["scores"] = {"conformity": found[1]["scores"][earlier]}
+    cards.write(found, tmp_path)
+    assert "| score | `conformity`, calibrated" in card.read_text()
+    assert "| 9 |" not in card.read_text()
+    table = figures.write(found, tmp_path).read_text()
+    assert "| 9 | – | **0.700** (0.690 to 0.710) |" in table
+
+
 def test_the_committed_tables_are_those_of_the_committed_results(tmp_path):
     docs = Path(__file__).parents[3] / "docs"
     study = docs / "results" / "study"
