@@ -178,9 +178,11 @@ class CapsuleDetector(NetworkDetector):
 
         chosen = stratified(labels, _KNOWN, np.random.default_rng(self.seed))
         if validation is None:
-            # What is usual must not be its own neighbour.
+            # What is usual must not be its own neighbour, but each class needs an image.
             aside = np.arange(len(chosen)) % _ASIDE == 0
-            usual, chosen = images[chosen[aside]], chosen[~aside]
+            aside[np.unique(labels[chosen], return_index=True)[1]] = False
+            usual = images[chosen[aside]] if aside.any() else images[chosen]
+            chosen = chosen[~aside]
         else:
             usual = validation[0]
         known, kinds = self.copies(images[chosen], labels[chosen])

@@ -12,7 +12,7 @@ from models.inference import outputs_on
 from models.score_names import ANOMALY_SCORE, anomalousness
 from tests.backends import BACKEND, INSTALLED, array, tensorflow_only
 from tests.conftest import toy_images
-from tests.models.detectors.small import arrays, fit, smallest
+from tests.models.detectors.small import arrays, fit, make, smallest
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +197,14 @@ def test_conformity_is_that_of_what_is_most_unusual(fitted, toys):
     # sigmoid(-asinh(u)) in algebra
     expected = 1 / (1 + unusual + np.sqrt(1 + unusual**2))
     np.testing.assert_allclose(outputs["conformity"], expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("counts", [(5, 1), (1, 1), (1,)])
+def test_a_class_of_one_image_is_known(toys, counts):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    images, _ = toys(len(labels), 1, seed=0, size=smallest("capsnet"))
+    scorer = make("capsnet", epochs=1).fit(images, labels)
+    assert np.isfinite(array(scorer(images)["conformity"])).all()
 
 
 def test_only_components_of_centres_near_zero_are_moved():
