@@ -38,6 +38,7 @@ LAYERS = {
         [(4, 9, 9, 16)],
     ),
     "RbfOneClass": (lambda **of: layers.RbfOneClass(9, 0.5, **of), [(4, 8)]),
+    "RelativeMahalanobis": (lambda **of: layers.RelativeMahalanobis(3, **of), [(4, 8)]),
     "TrimBatch": (layers.TrimBatch, [(4, 3), (4, 8, 8, 3)]),
 }
 
