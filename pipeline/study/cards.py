@@ -38,7 +38,8 @@ def write(results: Sequence[Result], folder: Path) -> int:
     index += ["|---|---|---|---|---:|---:|"]
     groups = grouped(results, *_KEYS)
     for (data_set, protocol, name, epochs, limit), everything in groups.items():
-        group = [result for result in everything if _score(everything) in result["scores"]]
+        score = _score(everything)
+        group = [result for result in everything if score in result["scores"]]
         file = f"{data_set}-{protocol}-{name}-{epochs}-epochs{f'-{limit}-a-class' * bool(limit)}.md"
         write_whole(folder / file, "\n".join(_card(group)) + "\n")
         areas = [area for _, area, _, _ in _areas(group)]
@@ -51,7 +52,7 @@ def write(results: Sequence[Result], folder: Path) -> int:
 def _card(group: Sequence[Result]) -> Iterator[str]:
     first = group[0]
     name, data_set, protocol = (first[key] for key in ("detector", "data_set", "protocol"))
-    detector = detectors.describe(name)
+    detector, score = detectors.describe(name), _score(group)
     seeds = sorted({result["seed"] for result in group})
     yield f"# {name} on {data_set}, {protocol}, {budget(first['epochs'], first['limit_per_class'])}"
     yield ""
@@ -61,7 +62,7 @@ def _card(group: Sequence[Result]) -> Iterator[str]:
     yield ""
     yield "| | |"
     yield "|---|---|"
-    yield f"| score | `{_score(group)}`, calibrated to `anomaly_score` |"
+    yield f"| score | `{score}`, calibrated to `anomaly_score` |"
     yield f"| training | {_mean(group, 'images'):,.0f} images, {_mean(group, 'seconds'):,.0f} s |"
     yield f"| seeds | {', '.join(map(str, seeds))} |"
     yield f"| settings | {'; '.join(sorted({_settings(result) for result in group}))} |"
@@ -75,7 +76,7 @@ def _card(group: Sequence[Result]) -> Iterator[str]:
     yield "| anomaly | auROC | FPR at 95 % TPR | false alarms at alpha 0.05 | at 0.01 | accuracy |"
     yield "|---|---:|---:|---:|---:|---:|"
     for results, area, low, high in _areas(group):
-        rate = np.mean([r["scores"][_score(group)]["fpr_at_95_tpr"] for r in results])
+        rate = np.mean([r["scores"][score]["fpr_at_95_tpr"] for r in results])
         cells = [f"{area:.3f} ({low:.3f} to {high:.3f})", f"{rate:.3f}"]
         for key in ("false_alarms_at_0.05", "false_alarms_at_0.01", "accuracy"):
             cells.append("–" if results[0][key] is None else f"{_mean(results, key):.3f}")
@@ -106,8 +107,9 @@ def _limits(group: Sequence[Result]) -> Iterator[str]:
                 better.append(f"{results[0]['anomaly']} ({other:.2f} against {area:.2f})")
         if better:
             yield f"* The score `{score}` is better for {', '.join(better)}."
+    calibrated = _score(group)
     rates = [
-        np.mean([r["scores"][_score(group)]["fpr_at_95_tpr"] for r in results])
+        np.mean([r["scores"][calibrated]["fpr_at_95_tpr"] for r in results])
         for results, *_ in measured
     ]
     yield (
@@ -126,10 +128,8 @@ def _limits(group: Sequence[Result]) -> Iterator[str]:
 
 def _areas(group: Sequence[Result]) -> list[tuple[Sequence[Result], float, float, float]]:
     """Results of each anomaly, and auROC of the calibrated score with its uncertainty."""
-    return [
-        (results, *measure(results, group[0]["detector"], _score(group)))
-        for results in grouped(group, "anomaly").values()
-    ]
+    method = group[0]["detector"], _score(group)
+    return [(results, *measure(results, *method)) for results in grouped(group, "anomaly").values()]
 
 
 def _score(group: Sequence[Result]) -> str:

@@ -64,8 +64,8 @@ def versions(results: Iterable[Result], score: str) -> list[str]:
     `conformity of 0.2.0`.
     """
     names = {name for result in results for name in result["scores"]}
-    found = sorted(name for name in names if name.partition(" of ")[0] == score)
-    return sorted(found, key=lambda name: name != score)
+    found = [name for name in names if name.partition(" of ")[0] == score]
+    return sorted(found, key=lambda name: (name != score, name))
 
 
 def add(output: Path, result: Result) -> None:
