@@ -23,7 +23,6 @@ class MeanImage(PixelDetector):
     title = "Mean image of each class"
     reference = ""
     scores = ("distance",)
-    calibrated_score = "distance"
     epochs = 1
 
     def train(self, images, labels, validation, callbacks):  # noqa: ANN001, ANN201, D102

@@ -48,7 +48,7 @@ class Detector(abc.ABC):
     title: ClassVar[str]
     reference: ClassVar[str]
     scores: ClassVar[tuple[str, ...]]
-    calibrated_score: ClassVar[str]
+    """Names of the raw scores. The first is calibrated if the user names no other one."""
     least_classes: ClassVar[int] = 2
     """The smallest number of normal classes that the detector can be trained on."""
     learns_classes: ClassVar[bool] = True
@@ -75,6 +75,11 @@ class Detector(abc.ABC):
     @abc.abstractmethod
     def epochs(self) -> int:
         """The number of passes over the training images, which is a setting of each subclass."""
+
+    @property
+    def calibrated_score(self) -> str:
+        """The score that `anomaly_score` calibrates: a setting of detectors with several scores."""
+        return self.scores[0]
 
     def tell(self, *notes: str) -> None:
         """Adds sentences to `notes`, and tells them to those who wait for the training."""

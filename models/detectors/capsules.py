@@ -12,7 +12,7 @@ import numpy as np
 from models.detectors.backbone import rescaled
 from models.detectors.base import image_shape
 from models.detectors.network import NetworkDetector
-from models.detectors.settings import setting
+from models.detectors.settings import score_setting, setting
 from models.inference import in_batches, outputs_on
 from models.sampling import stratified
 
@@ -51,9 +51,9 @@ class CapsuleDetector(NetworkDetector):
     """
 
     scores: ClassVar[tuple[str, ...]] = ("conformity", "pp", "re")
-    calibrated_score: ClassVar[str] = "conformity"
     least_classes: ClassVar[int] = 1
 
+    calibrated_score: str = score_setting(scores)
     precision: str = setting(
         "float32",
         "Precision of the convolutions in training: float32, or bfloat16, which is faster on "

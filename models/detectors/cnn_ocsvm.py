@@ -34,7 +34,6 @@ class CnnOcsvmDetector(CnnDetector):
     title: ClassVar[str] = "CNN with a one-class SVM"
     reference: ClassVar[str] = "arXiv 1907.06312"
     scores: ClassVar[tuple[str, ...]] = ("svm",)
-    calibrated_score: ClassVar[str] = "svm"
     default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.02}
 
     nu: float = setting(0.1, "Largest share of training images outside the boundary.", most=1)

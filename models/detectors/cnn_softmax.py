@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from models.detectors.network import NetworkDetector
-from models.detectors.settings import setting
+from models.detectors.settings import score_setting, setting
 from models.inference import outputs_on
 from models.sampling import stratified
 
@@ -76,10 +76,10 @@ class CnnSoftmaxDetector(CnnDetector):
     reference: ClassVar[str] = (
         "arXiv 1610.02136, arXiv 1911.11132, arXiv 2010.03759, arXiv 2204.06507"
     )
-    scores: ClassVar[tuple[str, ...]] = ("msp", "max_logit", "energy", "knn")
-    calibrated_score: ClassVar[str] = "knn"
+    scores: ClassVar[tuple[str, ...]] = ("knn", "msp", "max_logit", "energy")
     default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.02}
 
+    calibrated_score: str = score_setting(scores)
     neighbours: int = setting(
         10, "Number k. The score knn is minus the distance to the k-th nearest neighbour."
     )

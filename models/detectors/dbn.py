@@ -38,7 +38,6 @@ class DbnDetector(PixelDetector):
     title: ClassVar[str] = "Deep belief network"
     reference: ClassVar[str] = "arXiv 1907.06312"
     scores: ClassVar[tuple[str, ...]] = ("re",)
-    calibrated_score: ClassVar[str] = "re"
     learns_classes: ClassVar[bool] = False
     least_classes: ClassVar[int] = 1
 

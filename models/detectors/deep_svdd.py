@@ -36,7 +36,6 @@ class DeepSvddDetector(NetworkDetector):
     title: ClassVar[str] = "Deep SVDD, one centre a class"
     reference: ClassVar[str] = "Ruff et al. 2018, ICML"
     scores: ClassVar[tuple[str, ...]] = ("distance",)
-    calibrated_score: ClassVar[str] = "distance"
     default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.01}
     learns_classes: ClassVar[bool] = False
     least_classes: ClassVar[int] = 1

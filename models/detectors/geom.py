@@ -35,7 +35,6 @@ class GeomDetector(NetworkDetector):
     title: ClassVar[str] = "Geometric transformations"
     reference: ClassVar[str] = "arXiv 1805.10917"
     scores: ClassVar[tuple[str, ...]] = ("geom",)
-    calibrated_score: ClassVar[str] = "geom"
     default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.05}
     least_classes: ClassVar[int] = 1
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from models.detectors.network import NetworkDetector
-from models.detectors.settings import setting
+from models.detectors.settings import score_setting, setting
 
 if TYPE_CHECKING:
     import keras
@@ -27,9 +27,9 @@ class MatrixCapsNetDetector(NetworkDetector):
     title: ClassVar[str] = "Matrix capsules with EM routing"
     reference: ClassVar[str] = "Hinton et al. 2018, ICLR"
     scores: ClassVar[tuple[str, ...]] = ("pp", "re")
-    calibrated_score: ClassVar[str] = "pp"
     default_rates: ClassVar[dict[str, float]] = {"linear": 0.003, "one_cycle": 0.05}
 
+    calibrated_score: str = score_setting(scores)
     batch_size: int = setting(25, "Number of images in each training step.")
     reconstruction_weight: float = setting(
         0.0005,

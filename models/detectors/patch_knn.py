@@ -13,6 +13,7 @@ from models.detectors.backbone import (
     standardised_map,
 )
 from models.detectors.base import class_probabilities
+from models.detectors.settings import score_setting
 
 if TYPE_CHECKING:
     from models.detectors.backbone import FeatureData, Tensors
@@ -37,10 +38,11 @@ class PatchKnnDetector(BackboneDetector):
     title: ClassVar[str] = "Nearest normal images and patches of a frozen ImageNet network"
     reference: ClassVar[str] = "arXiv 2106.08265"
     scores: ClassVar[tuple[str, ...]] = ("patches", "whole_image", "patch_mean", "patch_top")
-    calibrated_score: ClassVar[str] = "patches"
     least_classes: ClassVar[int] = 1
     learns_classes: ClassVar[bool] = False
     epochs: ClassVar[int] = 1  # Images are seen once, and nothing is trained.
+
+    calibrated_score: str = score_setting(scores)
 
     @property
     def finished_epochs(self) -> int:

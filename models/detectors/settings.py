@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from models.errors import UserError
@@ -35,6 +36,12 @@ def setting(
     """
     metadata = {"description": description, "least": least, "most": most, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def score_setting(scores: tuple[str, ...]) -> Any:
+    """Makes the field `calibrated_score` of a detector with several `scores`."""
+    description = f"Score that `anomaly_score` calibrates: {_listed(scores)}."
+    return setting(scores[0], description, choices=scores)
 
 
 def check_settings(detector: Any) -> None:
@@ -86,7 +93,7 @@ def _described(field: dataclasses.Field, kind: str) -> str:
     """The type and the range in words."""
     least, most, choices = (field.metadata[key] for key in ("least", "most", "choices"))
     if choices:
-        return " or ".join((", ".join(choices[:-1]), choices[-1]))
+        return _listed(choices)
     if kind in ("bool", "str"):
         return _KINDS[kind]
     from_ = f" of at least {1 if least is None else least:g}"
@@ -94,3 +101,8 @@ def _described(field: dataclasses.Field, kind: str) -> str:
         from_ = " above 0"
     to = f" and at most {most:g}" if most < math.inf else ""
     return f"{_KINDS[kind]}{from_}{to}" + ", such as [28, 28]" * kind.startswith("tuple")
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """Alternatives in words: a, b or c."""
+    return " or ".join((", ".join(texts[:-1]), texts[-1]))

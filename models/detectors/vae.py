@@ -9,7 +9,7 @@ import numpy as np
 
 from models.detectors.base import class_probabilities
 from models.detectors.network import NetworkDetector
-from models.detectors.settings import setting
+from models.detectors.settings import score_setting, setting
 from models.inference import outputs_on
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ class VaeDetector(NetworkDetector):
     title: ClassVar[str] = "Convolutional variational autoencoder"
     reference: ClassVar[str] = "arXiv 1907.06312, arXiv 1312.6114"
     scores: ClassVar[tuple[str, ...]] = ("re", "elbo")
-    calibrated_score: ClassVar[str] = "re"
     default_rates: ClassVar[dict[str, float]] = {"linear": 0.001, "one_cycle": 0.003}
     learns_classes: ClassVar[bool] = False
     least_classes: ClassVar[int] = 1
 
+    calibrated_score: str = score_setting(scores)
     latent_dim: int = setting(64, "Dimension of the latent Gaussian.")
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:

@@ -134,7 +134,7 @@ def _areas(group: Sequence[Result]) -> list[tuple[Sequence[Result], float, float
 
 def _score(group: Sequence[Result]) -> str:
     """The score that is calibrated, in the latest version that there are results of."""
-    return versions(group, detectors.describe(group[0]["detector"]).calibrated_score)[0]
+    return versions(group, detectors.describe(group[0]["detector"]).scores[0])[0]
 
 
 def _command(first: Result, seeds: Sequence[int]) -> str:

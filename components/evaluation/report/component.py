@@ -50,9 +50,8 @@ def Report(  # noqa: N802
     """Writes the report of one run. `run` is JSON text that describes the run."""
     run = json.loads(run)
     test = load_split(examples.uri, "test", tuple(run["image_size"]))
-    outputs = SavedModelClient(
-        path_utils.serving_model_path(model.uri), pictures=True
-    ).score_arrays(test.images)
+    client = SavedModelClient(path_utils.serving_model_path(model.uri), pictures=True)
+    outputs = client.score_arrays(test.images)
     predicted = outputs["class_probabilities"].argmax(axis=-1)
     normal = test.labels >= 0
     measured = {
@@ -81,6 +80,7 @@ def Report(  # noqa: N802
         predicted=predicted,
         ids=test.ids,
         scores={name: outputs[name] for name in measured["overall"]},
+        calibrated_score=client.metadata()["calibrated_score"],
         auroc={
             name: {score: values[AUROC] for score, values in scores.items()}
             for name, scores in measured.items()

@@ -60,6 +60,8 @@ class ReportData:
     """str (N,): names of the images."""
     scores: Mapping[str, np.ndarray]
     """Score name -> float (N,). `anomaly_score` is one of the scores."""
+    calibrated_score: str
+    """Name of the score that `anomaly_score` calibrates."""
     auroc: Mapping[str, Mapping[str, float]]
     """`overall` or a normal class -> score name -> auROC against the anomalies."""
     measures: Mapping[str, Mapping[str, float]]

@@ -115,6 +115,19 @@ def test_crops_standardisation_and_augmentation_of_every_detector_that_sees_pixe
         detector.seen_size((9, 9))
 
 
+@pytest.mark.parametrize("name", ["cnn_softmax", "patch_knn"])  # without and with a backbone
+def test_any_score_can_be_calibrated(name, toys, size):
+    images, labels = toys(90, 4, seed=0, size=size)
+    normal = labels < 3
+    kept = toys(60, 3, seed=1, size=size)[0]
+    for score in detectors.describe(name).scores[-2:]:
+        detector = make(name, calibrated_score=score)
+        scorer = detector.fit(images[normal], labels[normal], calibration=kept)
+        calibration = array(scorer.get_layer(ANOMALY_SCORE).calibration_scores)
+        values = np.sort(array(scorer(kept)[score]))
+        np.testing.assert_allclose(calibration, values, rtol=1e-4, atol=1e-4)
+
+
 def test_on_a_backbone_changed_copies_are_trained_on_but_not_compared_with(toys):
     images, labels = toys(60, 3, seed=0, size=64)
     changes = {"flip": True, "shift": 2, "brightness": 0.1, "augmented_copies": 2}

@@ -30,6 +30,10 @@ from models.errors import UserError
         ),
         ({"schedule": "warm"}, "schedule must be auto, linear or one_cycle, not 'warm'."),
         ({"precision": "float16"}, "precision must be float32 or bfloat16, not 'float16'."),
+        (
+            {"calibrated_score": "elbo"},
+            "calibrated_score must be conformity, pp or re, not 'elbo'.",
+        ),
         ({"seed": 2**32}, "seed must be a whole number of at least 0 and at most 4.29497e"),
     ],
 )

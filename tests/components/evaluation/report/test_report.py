@@ -77,6 +77,21 @@ def test_writing_again_replaces(data, tmp_path):
     assert "second" in (tmp_path / "report.html").read_text()
 
 
+def test_the_report_says_what_is_calibrated(data, tmp_path):
+    page.write(str(tmp_path), data)
+    html = (tmp_path / "report.html").read_text()
+    assert "anomaly_score calibrates pp." in html
+    assert "calibrated_score=" not in html, "There is no other score."
+    more = {
+        "scores": {**data.scores, "re": data.scores["pp"]},
+        "measures": {**data.measures, "re": data.measures["pp"]},
+        "auroc": {kind: {**areas, "re": 0.7} for kind, areas in data.auroc.items()},
+    }
+    page.write(str(tmp_path), dataclasses.replace(data, **more, calibrated_score="re"))
+    html = (tmp_path / "report.html").read_text()
+    assert "anomaly_score calibrates re." in html and "calibrated_score=NAME" in html
+
+
 def test_without_reconstructions_and_with_a_calibration_too_small(data, tmp_path):
     page.write(str(tmp_path), dataclasses.replace(data, reconstructions=None, calibration_size=3))
     html = (tmp_path / "report.html").read_text()
