@@ -18,6 +18,6 @@ def _write_split(folder, images, labels, split="train", reverse=False):
                 writer.write(record.SerializeToString())
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_split():
     return _write_split

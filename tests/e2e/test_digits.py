@@ -220,16 +220,19 @@ def test_darker_images_are_noticed_and_calibrated_for(first, workplace, to_png):
         for number, image in enumerate(images):
             (workplace.folder / name / f"{number:03d}.png").write_bytes(to_png(image))
 
+    def score(folder):
+        file = f"{folder}.csv"
+        scored = workplace.capsad("score", "out", folder, "--format", "csv", "--output", file)
+        assert scored.code == 0, scored.output
+
     def watched(*folders):
-        files = [f"{folder}.csv" for folder in folders]
-        for folder, file in zip(folders, files, strict=True):
-            scored = workplace.capsad("score", "out", folder, "--format", "csv", "--output", file)
-            assert scored.code == 0, scored.output
-        watch = workplace.capsad("watch", "--json", *files)
+        watch = workplace.capsad("watch", "--json", *(f"{folder}.csv" for folder in folders))
         return watch.code, valid_json(json.loads(watch.output.splitlines()[-1]))
 
+    score("usual")
     code, found = watched("usual")
     assert (code, found["alarm"]) == (0, None)
+    score("darker")
     code, found = watched("usual", "darker")
     assert code == 1
     assert found["alarm"]["number"] > 80
@@ -241,6 +244,7 @@ def test_darker_images_are_noticed_and_calibrated_for(first, workplace, to_png):
     (version,) = set(workplace.served()) - set(before)
     for path in some:
         os.remove(path)  # They are known now.
+    score("darker")
     code, found = watched("darker")
     assert (code, found["calibration_images"]) == (0, len(some))
     shutil.rmtree(workplace.folder / "out" / "serving" / version)
@@ -269,9 +273,11 @@ def test_the_cache(first, workplace):
     assert changed.result["auroc"] == first.result["auroc"]  # the same seed, the same result
 
     change("components/data/sources/stored_array.py")  # four imports below ExampleGen
-    changed = workplace.capsad(*QUICK)
-    assert "HoldOutExampleGen" not in changed.cached
-    assert changed.result["auroc"] == first.result["auroc"]
+    process = workplace.start(*(word for word in QUICK if word != "--json"))
+    told = next(line for line in process.stdout if re.match(r"  HoldOutExampleGen .*s", line))
+    process.kill()
+    process.communicate()
+    assert "(cached)" not in told
 
 
 def test_a_model_that_learned_nothing_is_not_pushed(first, workplace):

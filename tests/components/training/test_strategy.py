@@ -13,6 +13,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from components.training import cluster, strategy
 from components.training.trainer import run_fn
 from models.errors import UserError
+from tests.conftest import TINY
 
 # One step's gradients are the same sums in another order, which float32 rounds otherwise: about
 # 1e-7 a step, and no more than 1e-5 after these 16. Halved or doubled gradients, or other images,
@@ -31,21 +32,26 @@ run_fn(FnArgs(**json.loads(sys.argv[1])))
 """
 
 
-@pytest.fixture
-def trainer_arguments(toys, tiny, tmp_path, write_split):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("training")
+
+
+@pytest.fixture(scope="module")
+def trainer_arguments(toys, folder, write_split):
     """Gives the arguments of `run_fn` that write to the folder of a name."""
     images, labels = toys(120, 3, seed=0)
-    examples = tmp_path / "examples"
+    examples = folder / "examples"
     write_split(examples, images, labels)
     write_split(examples, images[:20], labels[:20], "eval")
     write_split(examples, images[20:40], labels[20:40], "calibration")
 
     def arguments(name):
-        run_dir = tmp_path / name / "model_run" / "1"
+        run_dir = folder / name / "model_run" / "1"
         run_dir.mkdir(parents=True, exist_ok=True)
         return {
             "train_files": [str(examples / "Split-train" / "*")],
-            "serving_model_dir": str(tmp_path / name / "model"),
+            "serving_model_dir": str(folder / name / "model"),
             "model_run_dir": str(run_dir),
             "custom_config": {
                 "detector": "capsnet",
@@ -54,7 +60,7 @@ def trainer_arguments(toys, tiny, tmp_path, write_split):
                     "epochs": 4,
                     "batch_size": 32,
                     "learning_rate": 0.01,
-                    **tiny,
+                    **TINY,
                 },
                 "image_size": [12, 12],
                 "seed": 0,
@@ -67,6 +73,14 @@ def trainer_arguments(toys, tiny, tmp_path, write_split):
             },
         }
 
+    return arguments
+
+
+@pytest.fixture(scope="module")
+def alone(trainer_arguments):
+    """Arguments with which one device has trained."""
+    arguments = trainer_arguments("alone")
+    run_fn(FnArgs(**arguments))
     return arguments
 
 
@@ -118,11 +132,10 @@ def free_ports(count):
     return ports
 
 
-def test_two_devices_train_as_one(trainer_arguments):
-    one, two = trainer_arguments("one"), trainer_arguments("two")
-    run_fn(FnArgs(**one))
+def test_two_devices_train_as_one(trainer_arguments, alone):
+    two = trainer_arguments("two")
     wait(train(two, devices=2))
-    assert_same_training(two, one)
+    assert_same_training(two, alone)
 
 
 class Killed(BaseException):
@@ -139,14 +152,13 @@ class Kill(keras.callbacks.Callback):
 
 
 def test_two_workers_go_on_with_what_one_began_and_the_chief_alone_writes(
-    trainer_arguments, tmp_path, monkeypatch
+    trainer_arguments, alone, folder, tmp_path, monkeypatch
 ):
-    whole, chief, helper = map(trainer_arguments, ("whole", "chief", "helper"))
-    run_fn(FnArgs(**whole))
+    chief, helper = map(trainer_arguments, ("chief", "helper"))
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(keras.callbacks, "TensorBoard", Kill)
         run_fn(FnArgs(**chief))
-    assert len(list((tmp_path / "chief").rglob("epoch-00002"))) == 1
+    assert len(list((folder / "chief").rglob("epoch-00002"))) == 1
 
     workers = [f"localhost:{port}" for port in free_ports(2)]
     processes = [
@@ -160,10 +172,10 @@ def test_two_workers_go_on_with_what_one_began_and_the_chief_alone_writes(
         for index, arguments in enumerate((chief, helper))
     ]
     wait(*processes)
-    assert_same_training(chief, whole)
+    assert_same_training(chief, alone)
     assert "history.json" in os.listdir(chief["model_run_dir"])
-    assert not [path for path in (tmp_path / "helper").rglob("*") if path.is_file()]
-    assert not list(tmp_path.rglob("epoch-*"))
+    assert not [path for path in (folder / "helper").rglob("*") if path.is_file()]
+    assert not [path for of in (folder, tmp_path) for path in of.rglob("epoch-*")]
 
 
 @pytest.mark.parametrize(
