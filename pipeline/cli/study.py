@@ -132,7 +132,7 @@ class _Cells(console.Display):
         from pipeline.study import results
 
         self._done = done
-        self._text = f"{cell.anomaly}: {cell.plan.detector.name}, seed {cell.config.seed}"
+        self._text = f"{cell.about['anomaly']}: {cell.plan.detector.name}, seed {cell.config.seed}"
         self._finished = results.read(self._output)
         names = {result["cell"] for result in self._finished}
         self._left = [cell for cell in self._cells[done:] if cell.name not in names]

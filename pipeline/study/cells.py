@@ -33,10 +33,25 @@ class Cell:
         """Configuration of the cell."""
         return self.plan.config
 
-    @property
-    def anomaly(self) -> str:
-        """Names of the anomalous classes, separated by commas."""
-        return ",".join(self.plan.classes.anomaly_names)
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What is known of the result before the training: the columns of `results.csv`."""
+        data, detector = self.config.data, self.plan.detector
+        return {
+            "data_set": data.source_name,
+            "protocol": self.protocol,
+            "anomaly": ",".join(self.plan.classes.anomaly_names),
+            "detector": detector.name,
+            "seed": self.config.seed,
+            "epochs": detector.epochs,
+            "limit_per_class": data.limit_per_class,
+            "data": {"image_size": list(self.plan.image_size), **data.source_options},
+            "settings": {
+                field.name: getattr(detector, field.name)
+                for field in detector.settings()
+                if getattr(detector, field.name) != field.default
+            },
+        }
 
     @cached_property
     def name(self) -> str:
@@ -57,16 +72,6 @@ class Cell:
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
         anomaly = "+".join(map(str, self.plan.classes.anomaly))
         return f"{data.source_name}-{anomaly}-{detector.name}-{self.config.seed}-{digest}"
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """Settings of the detector that are not its defaults."""
-        detector = self.plan.detector
-        return {
-            field.name: getattr(detector, field.name)
-            for field in detector.settings()
-            if getattr(detector, field.name) != field.default
-        }
 
     @cached_property
     def code(self) -> str:

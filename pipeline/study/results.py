@@ -23,9 +23,11 @@ FALSE_RATES = (
     *(0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
 )
 _TEXTS = ("data_set", "protocol", "anomaly", "detector", "backend", "cell", "code", "machine")
+_BUDGET = ("data_set", "protocol", "detector", "epochs", "limit_per_class")
 _TRAINING = (
     *("data_set", "protocol", "anomaly", "detector", "seed", "epochs", "limit_per_class"),
-    *("settings", "images", "tested", "accuracy", "false_alarms_at_0.05", "false_alarms_at_0.01"),
+    *("data", "settings", "images", "tested", "accuracy"),
+    *("false_alarms_at_0.05", "false_alarms_at_0.01"),
     *("seconds", "train_images_per_s", "score_images_per_s"),
     *("backend", "cell", "code", "machine"),
 )
@@ -46,6 +48,7 @@ def read(output: Path) -> list[Result]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file, strict=True):
+                row = {"data": "null"} | row  # Version 0.2.0 did not record it.
                 values = {name: _value(name, row[name]) for name in _TRAINING}
                 result = found.setdefault(row["cell"], values | {"scores": {}})
                 result["scores"][row["score"]] = {name: _value(name, row[name]) for name in _SCORE}
@@ -68,10 +71,61 @@ def versions(results: Iterable[Result], score: str) -> list[str]:
     return sorted(found, key=lambda name: (name != score, name))
 
 
+def check_alike(output: Path, cells: Iterable[Cell]) -> None:
+    """Checks that results of `cells` may stand in one table with those that are there.
+
+    Raises:
+        UserError: if there are results of the same detector and budget with other settings or
+            other options of the data.
+    """
+    there = {_budget(result): result for result in read(output)}
+    for cell in cells:
+        before = there.get(_budget(cell.about), cell.about)
+        old, new = _options(before), _options(cell.about) or {}
+        if old == new:
+            continue
+        if old is None:
+            told = "settings that were not recorded"
+        else:
+            names = [name for name in sorted(old | new) if old.get(name) != new.get(name)]
+            told = f"{_words(old, names)}, not {_words(new, names)}"
+        raise UserError(
+            f"{output / _TABLE} has results of {before['detector']} on {before['data_set']} with "
+            f"{told}: name another folder, so that no table mixes them.",
+            "output",
+        )
+
+
+def _budget(result: Result) -> tuple:
+    return tuple(result[name] for name in _BUDGET)
+
+
+def _options(result: Result) -> dict[str, Any] | None:
+    """Options of the data, and settings but the epochs, which are a part of the budget."""
+    data, settings = result["data"], result["settings"]
+    if data is None or settings is None:  # as in early versions
+        return None
+    return data | {name: value for name, value in settings.items() if name != "epochs"}
+
+
+def _training(result: Result) -> tuple:
+    return *_budget(result), result["anomaly"], result["seed"]
+
+
+def _words(options: dict[str, Any], names: Iterable[str]) -> str:
+    told = {name: json.dumps(options[name]) if name in options else "its default" for name in names}
+    return ", ".join(f"{name} = {value}" for name, value in told.items())
+
+
 def add(output: Path, result: Result) -> None:
-    """Adds a result. One of the same cell, of other code, is replaced."""
+    """Adds a result. One of the same training, by other code or on another backend, is replaced."""
     with _locked(output):
-        others = [other for other in read(output) if other["cell"] != result["cell"]]
+        others = []
+        for other in read(output):
+            if _training(other) != _training(result):
+                others.append(other)
+            elif other["cell"] != result["cell"]:
+                (output / "cells" / f"{other['cell']}.npz").unlink(missing_ok=True)
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow((*_TRAINING, "score", *_SCORE))

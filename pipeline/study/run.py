@@ -49,8 +49,12 @@ def run(
 
     Returns:
         A sentence for each cell that failed, or that another study is running.
+
+    Raises:
+        UserError: if the folder has results of other settings, see `results.check_alike`.
     """
     problems = []
+    results.check_alike(output, cells)
     finished = _finished(output)
     for done, cell in enumerate(cells):
         if (cell.name, cell.code) in finished:
@@ -110,14 +114,7 @@ def _run_cell(cell: Cell, training: Path) -> tuple[results.Result, dict[str, Any
     scores = _measures([*detector.scores, ANOMALY_SCORE], outputs, test)
     normal = test.labels != ANOMALY_LABEL
     result = {
-        "data_set": cell.config.data.source_name,
-        "protocol": cell.protocol,
-        "anomaly": cell.anomaly,
-        "detector": detector.name,
-        "seed": cell.config.seed,
-        "epochs": detector.epochs,
-        "limit_per_class": cell.config.data.limit_per_class,
-        "settings": cell.settings,
+        **cell.about,
         "images": len(train.images),
         "tested": len(test.images),
         "accuracy": round(_accuracy(outputs, test), 6),

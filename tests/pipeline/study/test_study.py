@@ -1,4 +1,5 @@
 import fcntl
+import re
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,35 @@ def test_a_cell_is_repeated_if_the_code_has_changed(in_a_folder, monkeypatch):
     assert first["scores"] == second["scores"]
 
 
+def test_a_training_on_another_backend_is_replaced_and_never_averaged(in_a_folder, monkeypatch):
+    config = configs.override(configs.get("digits"), epochs=1, limit_per_class=40)
+    run(make_cells(config, ["dbn"], ("9",), [0]), in_a_folder, lambda *_: None)
+    (first,) = results.read(in_a_folder)
+    monkeypatch.setattr("pipeline.study.cells.backend_name", lambda: "another")
+    run(make_cells(config, ["dbn"], ("9",), [0]), in_a_folder, lambda *_: None)
+    (second,) = results.read(in_a_folder)
+    assert first["cell"] != second["cell"]
+    assert [path.stem for path in (in_a_folder / "cells").iterdir()] == [second["cell"]]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--batch-size", "20"), r"with batch_size = 50, not batch_size = 20: name another"),
+        (("--image-size", "10"), r"with image_size = \[16, 16\], not image_size = \[10, 10\]: name"),
+    ],
+)
+def test_results_of_other_settings_are_not_mixed(in_a_folder, options, told):
+    first = capsad(*QUICK, "--anomaly", "9")
+    assert first.exit_code == 0, first.output
+    before = studied(in_a_folder)
+    refused = capsad(*QUICK, "--anomaly", "8", *options)
+    assert refused.exit_code == 2
+    assert re.search(rf"results of cnn_softmax on digits {told}", refused.output)
+    assert "See --output." in refused.output
+    assert studied(in_a_folder) == before
+
+
 def test_a_cell_is_named_by_all_that_its_results_depend_on():
     config = configs.override(configs.get("digits"), epochs=1)
 
@@ -92,7 +122,7 @@ def test_a_cell_is_named_by_all_that_its_results_depend_on():
 
 def test_each_class_in_turn_is_the_default():
     cells = make_cells(configs.get("digits"), ["vae", "dbn"], (), [0, 1])
-    assert [cell.anomaly for cell in cells[::4]] == list("0123456789")
+    assert [cell.about["anomaly"] for cell in cells[::4]] == list("0123456789")
     assert len(cells) == 40
 
 
@@ -163,6 +193,7 @@ def result(anomaly, seed, auroc, detector="vae", score="re"):
         "score_images_per_s": 4000.0,
         "false_alarms_at_0.05": 0.04,
         "false_alarms_at_0.01": 0.008,
+        "data": {"image_size": [28, 28]},
         "settings": {},
         "cell": f"{anomaly}-{detector}-{seed}",
         "code": "0123",
