@@ -85,7 +85,7 @@ def test_a_training_on_another_backend_is_replaced_and_never_averaged(in_a_folde
     ("options", "told"),
     [
         (("--batch-size", "20"), r"with batch_size = 50, not batch_size = 20: name another"),
-        (("--image-size", "10"), r"with image_size = \[16, 16\], not image_size = \[10, 10\]: name"),
+        (("--image-size", "10"), r"with image_size = \[16, 16\], not image_size = \[10, 10\]"),
     ],
 )
 def test_results_of_other_settings_are_not_mixed(in_a_folder, options, told):
