@@ -39,7 +39,8 @@ def read(output: Path) -> list[Result]:
     """Reads all results in the folder `output`, in the order of their cells.
 
     Raises:
-        UserError: if the file is broken.
+        UserError: if the file is broken, or has two results of one training, as files of version
+            0.2.0 may have.
     """
     path = output / _TABLE
     if not path.exists():
@@ -57,6 +58,15 @@ def read(output: Path) -> list[Result]:
             f"{path} is broken ({type(error).__name__}: {error}): put back a whole copy, or move "
             "it away to start afresh."
         ) from error
+    trainings: dict[tuple, str] = {}
+    for cell, result in found.items():
+        other = trainings.setdefault(_training(result), cell)
+        if other != cell:
+            raise UserError(
+                f"{path} has two results of {result['detector']} on {result['data_set']}, anomaly "
+                f"{result['anomaly']}, seed {result['seed']}, made with different options: delete "
+                f"the rows of cell {other} or {cell}."
+            )
     return [found[name] for name in sorted(found)]
 
 
@@ -85,7 +95,7 @@ def check_alike(output: Path, cells: Iterable[Cell]) -> None:
         if old == new:
             continue
         if old is None:
-            told = "settings that were not recorded"
+            told = "options that were not recorded"
         else:
             names = [name for name in sorted(old | new) if old.get(name) != new.get(name)]
             told = f"{_words(old, names)}, not {_words(new, names)}"

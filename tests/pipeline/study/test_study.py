@@ -99,6 +99,22 @@ def test_results_of_other_settings_are_not_mixed(in_a_folder, options, told):
     assert studied(in_a_folder) == before
 
 
+def test_two_results_of_one_training_are_refused(in_a_folder):
+    (in_a_folder / "mixed").mkdir()
+    first = result("9", 0, 0.8)
+    first |= dict.fromkeys(("tested", "backend"), "0") | {"cell": "one"}
+    first["scores"]["re"] |= {"aupr": 0.5, "roc": []}
+    results.add(in_a_folder / "mixed", first)
+    table = in_a_folder / "mixed" / "results.csv"
+    row = table.read_text().splitlines()[1]
+    with table.open("a") as file:
+        file.write(row.replace(",one,", ",other,") + "\n")
+    told = capsad("tables", "mixed")
+    assert told.exit_code == 2
+    assert "two results of vae on mnist, anomaly 9, seed 0" in told.output
+    assert "delete the rows of cell one or other." in told.output
+
+
 def test_a_cell_is_named_by_all_that_its_results_depend_on():
     config = configs.override(configs.get("digits"), epochs=1)
 
