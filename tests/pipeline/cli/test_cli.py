@@ -126,8 +126,13 @@ def test_help_and_lists_are_there_at_once(arguments):
 
 @pytest.mark.parametrize("after", [0.15, 0.3, "log"])
 def test_ctrl_c_is_no_traceback_and_says_how_to_go_on(after, tmp_path):
+    # Who starts the tests in the background ignores the signal, and processes inherit that.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from pipeline.command import main; main()"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-c", "from pipeline.command import main; main()", "run", "digits"],
+        [sys.executable, "-c", code, "run", "digits"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
