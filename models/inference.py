@@ -11,16 +11,28 @@ if TYPE_CHECKING:
     import keras
 
 
+def compiled(model: keras.Model) -> Callable:
+    """Returns `model` as a function of batches, for inference.
+
+    JAX compiles each operation alone if a model is simply called, which takes half a minute for
+    CapsNet, so there the model is compiled as a whole. Unlike Keras's `predict`, TensorFlow then
+    traces nothing, and works within any distribution strategy.
+    """
+    import keras
+
+    return model.predict_on_batch if keras.backend.backend() == "jax" else model
+
+
 def outputs_on(network: keras.Model, images: np.ndarray) -> np.ndarray:
     """Returns the output (N, ...) of `network` for uint8 images (N, H, W, K), scaled to [0, 1]."""
-    return in_batches(lambda batch: network(batch.astype("float32") / 255), images)
+    run = compiled(network)
+    return in_batches(lambda batch: run(batch.astype("float32") / 255), images)
 
 
 def in_batches(function: Callable, images: np.ndarray, batch_size: int = 500) -> Any:
     """Calls `function` on batches of images (N, ...) and joins the outputs into arrays.
 
-    The structure of the output stays the same. Unlike Keras's `predict`, this needs no compilation
-    and works within any distribution strategy.
+    The structure of the output stays the same.
     """
     import keras
 

@@ -11,7 +11,7 @@ import numpy as np
 from models.coreset import coreset
 from models.detectors.base import Detector, image_shape
 from models.detectors.settings import setting
-from models.inference import in_batches
+from models.inference import compiled, in_batches
 from models.sampling import stratified
 
 if TYPE_CHECKING:
@@ -191,12 +191,13 @@ class BackboneDetector(Detector):
 
 def values_of(head: keras.Model, features: Features) -> dict[str, np.ndarray]:
     """Outputs of a head, each float (N, ...), for features of N images."""
+    run = compiled(head)
 
-    def run(places: np.ndarray) -> Any:
+    def on(places: np.ndarray) -> Any:
         batch = features[places]
-        return head({key: batch.read(key) for key in head.input})
+        return run({key: batch.read(key) for key in head.input})
 
-    return in_batches(run, np.arange(len(features)), 100)
+    return in_batches(on, np.arange(len(features)), 100)
 
 
 def most_unusual(distances: keras.KerasTensor) -> keras.KerasTensor:

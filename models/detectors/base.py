@@ -13,7 +13,7 @@ import numpy as np
 from models import progress
 from models.detectors.settings import check_settings, setting
 from models.errors import UserError
-from models.inference import in_batches
+from models.inference import compiled, in_batches
 from models.sampling import balance
 
 if TYPE_CHECKING:  # Keras is loaded only for training, so that listing detectors is fast
@@ -169,7 +169,10 @@ class Detector(abc.ABC):
 
     def raw_scores(self, scorer: keras.Model, images: np.ndarray) -> np.ndarray:
         """Computes the score that is calibrated, float (N,), of uint8 images (N, H, W, K)."""
-        return in_batches(lambda batch: scorer(batch)[self.calibrated_score], images, 100)
+        import keras
+
+        score = keras.Model(scorer.input, scorer.output[self.calibrated_score])
+        return in_batches(compiled(score), images, 100)
 
     def _check(
         self,
