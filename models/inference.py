@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 def compiled(model: keras.Model) -> Callable:
     """Returns `model` as a function of batches, for inference.
 
-    JAX compiles each operation alone if a model is simply called, which takes half a minute for
-    CapsNet, so there the model is compiled as a whole. Unlike Keras's `predict`, TensorFlow then
-    traces nothing, and works within any distribution strategy.
+    JAX compiles each operation alone if a model is called, which takes half a minute for CapsNet,
+    so it compiles the model as a whole, once for each size of batch. Other backends call the model:
+    unlike Keras's `predict`, this traces nothing and works within any distribution strategy.
     """
     import keras
 
