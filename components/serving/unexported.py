@@ -14,7 +14,7 @@ from components.data.pixels import decoder_reason
 from components.serving.clients.base import LocalClient, Refused, as_array
 from components.serving.export import export, metadata, served_outputs, write_warmup_requests
 from models.files import whole_folder
-from models.inference import compiled, in_batches
+from models.inference import in_batches
 from models.score_names import PICTURES
 
 
@@ -62,7 +62,7 @@ class ScorerClient(LocalClient):
     def score_batch(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Scores a batch of decoded images, see `LocalClient`."""
         # Arrays stand between both, because the scorer runs on any backend of Keras.
-        outputs = in_batches(compiled(self.scorer), images)
+        outputs = in_batches(self.scorer, images)
         outputs = {name: tf.constant(value) for name, value in outputs.items()}
         outputs = served_outputs(self.scorer, outputs, self._arguments)
         return {

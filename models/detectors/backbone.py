@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.coreset import coreset
 from models.detectors.base import Detector, image_shape
 from models.detectors.settings import setting
-from models.inference import compiled, in_batches
+from models.inference import in_batches
 from models.sampling import stratified
 
 if TYPE_CHECKING:
@@ -191,13 +191,12 @@ class BackboneDetector(Detector):
 
 def values_of(head: keras.Model, features: Features) -> dict[str, np.ndarray]:
     """Outputs of a head, each float (N, ...), for features of N images."""
-    run = compiled(head)
 
-    def on(places: np.ndarray) -> Any:
+    def read(places: np.ndarray) -> dict[str, np.ndarray]:
         batch = features[places]
-        return run({key: batch.read(key) for key in head.input})
+        return {key: batch.read(key) for key in head.input}
 
-    return in_batches(on, np.arange(len(features)), 100)
+    return in_batches(head, np.arange(len(features)), 100, read)
 
 
 def most_unusual(distances: keras.KerasTensor) -> keras.KerasTensor:

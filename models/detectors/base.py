@@ -13,7 +13,7 @@ import numpy as np
 from models import progress
 from models.detectors.settings import check_settings, setting
 from models.errors import UserError
-from models.inference import compiled, in_batches
+from models.inference import in_batches
 from models.sampling import balance
 
 if TYPE_CHECKING:  # Keras is loaded only for training, so that listing detectors is fast
@@ -172,7 +172,7 @@ class Detector(abc.ABC):
         import keras
 
         score = keras.Model(scorer.input, scorer.output[self.calibrated_score])
-        return in_batches(compiled(score), images, 100)
+        return in_batches(score, images, 100)
 
     def _check(
         self,

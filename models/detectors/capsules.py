@@ -13,7 +13,7 @@ from models.detectors.backbone import rescaled
 from models.detectors.base import image_shape
 from models.detectors.network import NetworkDetector
 from models.detectors.settings import score_setting, setting
-from models.inference import compiled, in_batches, outputs_on
+from models.inference import in_batches, outputs_on
 from models.sampling import stratified
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def capsule_scorer(
     pp = scores.prediction_probability(lengths)
     poses = outputs_on(network.encoder, known)
     terms = [-pp, *_pose_distances(outputs["capsules"], poses, kinds, classes)]
-    found = in_batches(compiled(keras.Model(images, terms)), usual)
+    found = in_batches(keras.Model(images, terms), usual)
     unusual = smooth_maximum(
         [rescaled(term, values, LEAST_SPREAD) for term, values in zip(terms, found, strict=True)]
     )
