@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 _REAL_POINTS = np.array([0, np.inf, 0.58, -0.58, 1 / 0.58, -1 / 0.58])
+_ALL_REAL_POINTS = range(9, 41)  # coefficients; with more of them, powers of 1 / 0.58 are too large
 
 
 def frequency_convolution(
@@ -168,7 +169,7 @@ def _points(count: int) -> tuple[np.ndarray, np.ndarray]:
 
     Real points save products. Roots of unity keep the accuracy.
     """
-    reals = _REAL_POINTS[: 6 if count >= 9 else min(count, 2)]
+    reals = _REAL_POINTS[: 6 if count in _ALL_REAL_POINTS else min(count, 2)]
     order = np.arange(count - len(reals))
     roots = np.exp(2j * np.pi * order / max(1, len(order)))
     conjugates = [*range(len(reals)), *(len(reals) + -order % max(1, len(order)))]
