@@ -312,9 +312,9 @@ class Backup(keras.callbacks.Callback):
         variables = _variables(model)
         try:
             values = self._read(folder, variables)
-            # The best one is kept beside the newest one, unless they are the same.
-            best = values if self.patience is None else self._read(states[0][1], variables)
             kept = json.loads((folder / "history.json").read_text())
+            best_folder = dict(states).get(self._best_epoch(kept["history"]) or epoch, folder)
+            best = values if best_folder == folder else self._read(best_folder, variables)
             self.history, self.seconds = kept["history"], kept["seconds"]
         # Whatever is damaged: the archive, an array, or the text.
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
@@ -352,7 +352,11 @@ class Backup(keras.callbacks.Callback):
         self.seconds += time.monotonic() - self._started
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(float(value))
-        best = self._look_for_the_best()
+        best = self._best_epoch(self.history)
+        if best == epoch + 1:
+            self._best = [keras.ops.convert_to_numpy(value) for value in self.model.variables]
+        if self.is_done:
+            self.model.stop_training = True
         if self.folder is None:
             return
         values = (keras.ops.convert_to_numpy(variable) for variable in _variables(self.model))
@@ -376,21 +380,15 @@ class Backup(keras.callbacks.Callback):
     @property
     def is_done(self) -> bool:
         """Whether training stopped early, or would go on for nothing."""
-        losses = self.history.get("val_loss", [])
-        if self.patience is None or not losses:
+        best = self._best_epoch(self.history)
+        if self.patience is None or best is None:
             return False
-        return len(losses) - 1 - int(np.argmin(losses)) >= self.patience
+        return len(self.history["val_loss"]) - best >= self.patience
 
-    def _look_for_the_best(self) -> int | None:
-        """Keeps the weights of this epoch if it is the best; returns the number of the best."""
-        losses = self.history.get("val_loss", [])
-        if self.patience is None or not losses:
-            return None
-        if int(np.argmin(losses)) == len(losses) - 1:
-            self._best = [keras.ops.convert_to_numpy(value) for value in self.model.variables]
-        if self.is_done:
-            self.model.stop_training = True
-        return int(np.argmin(losses)) + 1
+    def _best_epoch(self, history: Mapping[str, Sequence[float]]) -> int | None:
+        """Number of the epoch with the lowest validation loss, if training may stop early."""
+        losses = history.get("val_loss", [])
+        return None if self.patience is None or not losses else int(np.argmin(losses)) + 1
 
     def _check(self, where: str, logs: Mapping[str, float] | None) -> None:
         losses = [value for name, value in (logs or {}).items() if name.endswith("loss")]

@@ -1,10 +1,12 @@
 import shutil
+import sys
+import types
 
 import keras
 import numpy as np
 import pytest
 
-from models import detectors
+from models import detectors, training
 from models.augmentation import Augmentation, centre_crops, random_crops
 from models.errors import UserError
 from models.training import Backup, Batches, CollapseWatch, create_variables, learning_rates
@@ -174,6 +176,31 @@ def test_training_stops_early_with_the_best_weights_also_after_a_kill(tmp_path):
     assert seen == [0, 1, 2, 3]
     assert train(str(tmp_path), 6) == best  # and after it had stopped
     assert seen == [0, 1, 2, 3]
+
+
+def test_the_best_weights_survive_a_kill_before_older_ones_are_removed(tmp_path, monkeypatch):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile("sgd", "mse")
+    model.optimizer.build(model.trainable_variables)
+    backup = Backup(str(tmp_path), patience=5)
+    backup.set_model(model)
+
+    def end(epoch, weight, loss):
+        model.set_weights([np.array([[weight]])])
+        backup.on_epoch_begin(epoch)
+        backup.on_epoch_end(epoch, {"loss": 1.0, "val_loss": loss})
+
+    end(0, 1.0, 0.5)
+    killed = types.SimpleNamespace(rmtree=lambda folder: sys.exit("killed"))
+    monkeypatch.setattr(training, "shutil", killed)
+    with pytest.raises(SystemExit):
+        end(1, 2.0, 0.3)
+    assert len(list(tmp_path.iterdir())) == 2
+    resumed = Backup(str(tmp_path), patience=5)
+    assert resumed.restore(model) == 2
+    resumed.set_model(model)
+    resumed.on_train_end()
+    assert model.get_weights()[0].item() == 2.0
 
 
 def test_learning_rates():
