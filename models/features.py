@@ -57,7 +57,10 @@ def feature_network(name: str, weights: str, input_shape: tuple[int, int, int]) 
     near_fine, near_coarse = (
         keras.layers.AveragePooling2D(3, 1, "same")(found) for found in (fine, coarse)
     )
-    near_fine = keras.layers.AveragePooling2D(2, padding="same")(near_fine)
+    # Some networks halve an odd size downwards, others upwards.
+    halves = zip(near_fine.shape[1:3], near_coarse.shape[1:3], strict=True)
+    padding = "valid" if any(size > 2 * half for size, half in halves) else "same"
+    near_fine = keras.layers.AveragePooling2D(2, padding=padding)(near_fine)
     joined = keras.layers.Concatenate()([near_fine, near_coarse])
     projection = keras.layers.Dense(_PATCH_DIM, use_bias=False, name="projection")
     patches = projection(joined)

@@ -42,6 +42,14 @@ def test_shapes_and_units(network, images):
     assert (lengths < 1.01).all()
 
 
+@pytest.mark.parametrize("name", ["mobilenet", "resnet50"])
+def test_any_size_of_images_has_features(name):
+    """Networks halve odd sizes downwards or upwards."""
+    found = feature_network(name, "none", (72, 100, 1))
+    patches = found(np.zeros((1, 72, 100, 1), "float32"))[PATCHES]
+    assert patches.shape == (1, *{"mobilenet": (4, 6), "resnet50": (5, 7)}[name], 128)
+
+
 def test_what_is_kept_equals_what_is_computed_while_serving(network, images, tmp_path):
     kept = compute_features(network, images, str(tmp_path))
     again = network(images[10:13].astype("float32") / 255)
