@@ -86,7 +86,8 @@ class Cell:
     @cached_property
     def passes(self) -> int:
         """Number of images times epochs. Images of `eval` and `calibration` are counted, too."""
-        counts = np.bincount(self.plan.held_out.index.parts["train"].labels)
+        labels = self.plan.held_out.index.parts["train"].labels
+        counts = np.bincount(labels, minlength=len(self.plan.classes.names))
         counts = np.delete(counts, self.plan.classes.anomaly)
         counts = counts.clip(max=self.config.data.limit_per_class or counts.max())
         return int(counts.sum()) * self.plan.detector.epochs

@@ -61,7 +61,7 @@ def write(results: Sequence[Result], output: Path) -> Path:
             _save(folder / f"roc-{ending}", _roc(first))
             arrays = output / "cells" / f"{first['cell']}.npz"
             if arrays.exists():
-                _save(folder / f"reconstructions-{ending}", _reconstructions(arrays))
+                _draw_reconstructions(arrays, folder / f"reconstructions-{ending}")
     path = output / "results.md"
     write_whole(path, "\n".join(lines) + "\n")
     return path
@@ -178,13 +178,16 @@ def _roc(result: Result) -> Figure:
     )
 
 
-def _reconstructions(arrays: Path) -> Figure:
+def _draw_reconstructions(arrays: Path, file: Path) -> None:
+    """Draws examples, if there are any: on a backbone, CapsNet reconstructs no images."""
     with np.load(arrays) as kept:
+        if "texts" not in kept.files:
+            return
         captions = [
             f"{text}\n{'anomaly' if is_anomaly else 'normal'}"
             for text, is_anomaly in zip(kept["texts"], kept["shown_is_anomaly"], strict=True)
         ]
-        return figures.stacked_figure([kept["images"], kept["reconstructions"]], captions)
+        _save(file, figures.stacked_figure([kept["images"], kept["reconstructions"]], captions))
 
 
 def _capsnets(results: Iterable[Result]) -> list[Result]:

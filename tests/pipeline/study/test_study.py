@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from sklearn.metrics import auc
 
 from models import metrics
@@ -189,6 +190,27 @@ def test_the_time_left():
     assert results.seconds_left(cells, 0.5, finished) == pytest.approx(1.5 * each)
     finished.append({"detector": "dbn", "epochs": 2, "images": 100, "seconds": 2.0})
     assert results.seconds_left(cells, 0.0, finished) == pytest.approx(1.5 * each)
+
+
+def test_the_time_left_if_only_the_test_has_anomalies(tmp_path):
+    for index, folder in enumerate(("train/good", "test/good", "test/hole")):
+        (tmp_path / folder).mkdir(parents=True)
+        for shade in range(6):
+            image = np.full((8, 8), 40 * shade + index, "uint8")
+            Image.fromarray(image).save(tmp_path / folder / f"{shade}.png")
+    config = configs.override(configs.get("images"), images=str(tmp_path), image_size=(8, 8))
+    (cell,) = make_cells(config, ["vae"], ("hole",), [0])
+    assert cell.passes == 6 * cell.plan.detector.epochs
+
+
+def test_a_network_that_draws_no_images_has_tables_too(tmp_path):
+    found = [result("9", 0, 0.7, "capsnet", "conformity")]
+    found[0]["scores"]["conformity"]["roc"] = results.FALSE_RATES
+    (tmp_path / "cells").mkdir()
+    np.savez(tmp_path / "cells" / f"{found[0]['cell']}.npz", is_anomaly=np.array([True]))
+    figures.write(found, tmp_path)
+    assert list((tmp_path / "figures").glob("roc-*"))
+    assert not list((tmp_path / "figures").glob("reconstructions-*"))
 
 
 def result(anomaly, seed, auroc, detector="vae", score="re"):
