@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Tensors = dict[str, keras.KerasTensor]
 
 _LEAST_SPREAD = 1e-6
+LEAST_USUAL = 10  # images from which a median and a 0.9 quantile can be told
 _USUAL = 500  # images for the scale of the scores, at most
 _STORED = 4000  # images whose descriptors are stored, at most
 _CANDIDATES = 20_000  # patches of all classes among which those that are stored are chosen
@@ -109,14 +110,15 @@ class BackboneDetector(Detector):
         network = self._network(shape)
         trained, trained_labels = self.augmented(*self.copies(images, labels))
         found = self._features(network, trained)
-        watched = None
+        watched, seen = None, images[:0]
         if validation is not None and len(validation[0]):
             copied, copied_labels = self.copies(*validation)
-            watched = self._features(network, copied), copied_labels
-            known, usual = np.arange(len(labels)), watched[0][: len(validation[0])]
+            watched, seen = (self._features(network, copied), copied_labels), validation[0]
+        if watched is not None and len(seen) >= LEAST_USUAL:
+            known, usual = np.arange(len(labels)), watched[0][: len(seen)]
         else:
             known, aside = _put_aside(labels, np.random.default_rng(self.seed))
-            usual = found[aside]
+            usual = self._features(network, np.concatenate([seen, images[aside]]))
         data = FeatureData(
             trained=(found, trained_labels),
             watched=watched,
@@ -132,14 +134,13 @@ class BackboneDetector(Detector):
         head = keras.Model(features, self.head(features, data), name="head")
         inputs = keras.Input((None, None, shape[-1]), dtype="uint8", name="images")
         scaled = ImagePreprocessing(shape[:2], name="preprocessing")(inputs)
-        self._trained = network, head
         return keras.Model(inputs, head(network(scaled)), name=self.name)
 
     def raw_scores(self, scorer: keras.Model, images: np.ndarray) -> np.ndarray:
         """Computes the score that is calibrated, float (N,), from features that are kept."""
         if not self.backbone:
             return super().raw_scores(scorer, images)
-        network, head = self._trained
+        network, head = scorer.get_layer("features"), scorer.get_layer("head")
         return values_of(head, self._features(network, images))[self.calibrated_score]
 
     def nearest_image(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
+import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -31,6 +34,23 @@ def class_probabilities(logits: keras.KerasTensor) -> keras.KerasTensor:
     from keras import ops
 
     return ops.softmax(logits, axis=-1) if logits.shape[-1] > 1 else ops.ones_like(logits)
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds all random numbers, and gives those of the caller back in the end.
+
+    Otherwise a caller who draws at random between two trainings would draw the same each time.
+    """
+    import keras
+
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    keras.utils.set_random_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
 
 
 @dataclass(kw_only=True)
@@ -141,12 +161,12 @@ class Detector(abc.ABC):
         from models.calibration import calibrate
         from models.layers import TrimBatch
 
-        keras.utils.set_random_seed(self.seed)
         started = time.monotonic()
         self.places = balance(labels)
         if len(self.places) > len(labels):
             images, labels = images[self.places], labels[self.places]
-        scorer = self.train(images, labels, validation, callbacks)
+        with _seeded(self.seed):
+            scorer = self.train(images, labels, validation, callbacks)
         self.seconds += time.monotonic() - started
         if calibration is not None:
             scores = self.raw_scores(scorer, calibration)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from models.detectors.backbone import rescaled
+from models.detectors.backbone import LEAST_USUAL, rescaled
 from models.detectors.base import image_shape
 from models.detectors.network import NetworkDetector
 from models.detectors.settings import score_setting, setting
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LEAST_SPREAD = 0.01  # trained networks have far more; any less is rounding error
 _KNOWN = 8000  # largest number of training images that can be neighbours
 _NEIGHBOURS = 5
-_ASIDE = 5  # Without validation images, each fifth known image tells what is usual.
+_ASIDE = 5  # With too few validation images, each fifth known image tells what is usual, too.
 _SHARPNESS = 3.0  # of the smooth maximum
 _CALMER = 4  # how many times smaller the learning rate is after a collapse
 
@@ -177,14 +177,13 @@ class CapsuleDetector(NetworkDetector):
         scoring.set_weights(network.get_weights())
 
         chosen = stratified(labels, _KNOWN, np.random.default_rng(self.seed))
-        if validation is None:
+        usual = images[:0] if validation is None else validation[0]
+        if len(usual) < LEAST_USUAL:
             # What is usual must not be its own neighbour, but each class needs an image.
             aside = np.arange(len(chosen)) % _ASIDE == 0
             aside[np.unique(labels[chosen], return_index=True)[1]] = False
-            usual = images[chosen[aside]] if aside.any() else images[chosen]
+            usual = np.concatenate([usual, images[chosen[aside] if aside.any() else chosen]])
             chosen = chosen[~aside]
-        else:
-            usual = validation[0]
         known, kinds = self.copies(images[chosen], labels[chosen])
         return capsule_scorer(
             scoring, len(self._classes), image_size, self.seen(known), kinds, usual

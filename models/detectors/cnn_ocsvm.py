@@ -9,12 +9,14 @@ import numpy as np
 
 from models.detectors.cnn_softmax import CnnDetector
 from models.detectors.settings import setting
+from models.errors import UserError
 from models.inference import outputs_on
 
 if TYPE_CHECKING:
     import keras
 
 _GAMMAS = (32.0, 16.0, 8.0, 4.0, 2.0, 1.0)  # multiples of scikit-learn's "scale"
+_LEAST_VARIANCE = 1e-12  # any less is rounding error in vectors of length 1
 _CHOSEN_ON = 2000  # largest number of images for the choice of gamma
 
 
@@ -91,8 +93,18 @@ def fit_machine(
 
     Returns:
         Dict of `gamma` and the arguments of `RbfOneClass.set_machine`.
+
+    Raises:
+        UserError: if all features are equal.
     """
     features = features.astype("float64")
+    if features.var(axis=0).max() < _LEAST_VARIANCE:
+        raise UserError(
+            "The network gives all training images the same features, so no support vector machine "
+            "can be fitted to them. Lower learning_rate, or set standardise=true.",
+            "learning_rate",
+            "standardise",
+        )
     gamma = _choose_gamma(features, labels, nu, seed)
     exact = len(features) <= exact_limit
     return {"gamma": gamma, **_fit(features, nu, gamma, exact, landmarks, seed)}

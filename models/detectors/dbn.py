@@ -94,12 +94,13 @@ class DbnDetector(PixelDetector):
         from sklearn.neural_network import BernoulliRBM
 
         generator = np.random.default_rng(self.seed)
+        batch_size = min(self.batch_size, len(visible))
         machines = []
         for index, units in enumerate(self.units):
             machine = BernoulliRBM(
                 units,
                 learning_rate=self.learning_rate,
-                batch_size=self.batch_size,
+                batch_size=batch_size,
                 random_state=np.random.RandomState(generator.integers(2**31)),
             )
             # As in Hinton 2010, A practical guide to training restricted Boltzmann machines, 8.1.
@@ -107,8 +108,8 @@ class DbnDetector(PixelDetector):
             machine.intercept_visible_ = np.log(shares / (1 - shares))
             for epoch in range(self.epochs):
                 # All batches have the same size, because the number of persistent chains is fixed.
-                count = max(1, len(visible) // self.batch_size)
-                order = generator.permutation(len(visible))[: count * self.batch_size]
+                count = len(visible) // batch_size
+                order = generator.permutation(len(visible))[: count * batch_size]
                 for batch in np.array_split(order, count):
                     machine.partial_fit(visible[batch])
                 error = _error(machine, visible[:1000])

@@ -6,10 +6,13 @@ import pytest
 
 from models import detectors, metrics
 from models.capsnet import CapsNet
+from models.detectors.cnn_ocsvm import fit_machine
 from models.detectors.deep_svdd import away_from_zero, svdd_network
+from models.detectors.geom import GeomDetector
 from models.errors import UserError
 from models.inference import outputs_on
 from models.score_names import ANOMALY_SCORE, anomalousness
+from models.training import Batches
 from tests.backends import BACKEND, INSTALLED, array, tensorflow_only
 from tests.conftest import toy_images
 from tests.models.detectors.small import arrays, fit, make, smallest
@@ -212,6 +215,38 @@ def test_a_class_of_one_image_is_known(toys, counts):
     images, _ = toys(len(labels), 1, seed=0, size=smallest("capsnet"))
     scorer = make("capsnet", epochs=1).fit(images, labels)
     assert np.isfinite(array(scorer(images)["conformity"])).all()
+
+
+def test_one_class_is_trained_on_every_transformation(toys, monkeypatch):
+    drawn = []
+
+    def count(self, model, to_batch, images, labels, *arguments, **settings):
+        batches = Batches(images, labels, 20, (18, 18), to_batch, seed=self.seed)
+        for _ in range(40):
+            drawn.extend(batches[0][1].tolist() + batches[2][1].tolist())
+            batches.on_epoch_end()
+
+    monkeypatch.setattr(GeomDetector, "fit_network", count)
+    images, _ = toys(60, 1, seed=0, size=18)
+    make("geom").fit(images, np.zeros(60, int))
+    counts = np.bincount(drawn)
+    assert len(counts) == 8
+    assert counts.min() > 0.7 * counts.mean()  # 200 of each on average, 13 is one deviation
+
+
+def test_fewer_images_than_a_batch_are_a_batch_of_a_belief_network(toys):
+    """Its gradient compares as many images as it has chains."""
+    images, labels = toys(20, 2, seed=0, size=18)
+    by_size = [make("dbn", units=(32,), epochs=5, batch_size=size) for size in (20, 100)]
+    for detector in by_size:
+        detector.fit(images, labels)
+    assert by_size[0].history == by_size[1].history
+
+
+def test_equal_features_are_refused_with_a_way_out():
+    with pytest.raises(UserError, match="the same features") as caught:
+        fit_machine(np.full((30, 4), 0.5), np.arange(30) % 3, 0.1, 5000, 500, 0)
+    assert "learning_rate" in str(caught.value)
 
 
 def test_only_components_of_centres_near_zero_are_moved():

@@ -1,5 +1,8 @@
 """What is trained anew for each test."""
 
+import random
+
+import keras
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -148,9 +151,45 @@ def test_on_a_backbone_changed_copies_are_trained_on_but_not_compared_with(toys)
     plain = make(ON_BACKBONE)
     assert len(plain.augmented(images, labels)[0]) == 60
 
-    scorer = detector.fit(images, labels, validation=(images[:9], labels[:9]))
+    scorer = detector.fit(images, labels, validation=(images[:12], labels[:12]))
     assert set(array(scorer(images)["nearest_image"])) <= set(range(60))
     np.testing.assert_array_equal(array(scorer(images)["nearest_image"]), np.arange(60))
+
+
+@pytest.mark.parametrize("name", ["capsnet", ON_BACKBONE])
+def test_one_validation_image_does_not_set_the_scale_of_terms(name, toys):
+    images, labels = toys(60, 3, seed=0, size=smallest(name))
+    scorer = make(name, epochs=1).fit(images, labels, validation=(images[:1], labels[:1]))
+    scales = [layer.scale for layer in rescalings(scorer) if np.ndim(layer.offset) == 0]
+    assert len(scales) == 3
+    # A spread of 0 is taken as 0.01 or 0.000001.
+    assert sum(scale > 99.9 for scale in scales) <= 1  # Lengths are much alike after one epoch.
+
+
+def rescalings(model):
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from rescalings(layer)
+        elif isinstance(layer, keras.layers.Rescaling):
+            yield layer
+
+
+def test_a_collapse_on_a_backbone_is_started_once_more_and_calibrated(toys):
+    images, _ = toys(24, 1, seed=0, size=64)
+    labels = np.arange(24) % 2  # which say nothing of the images
+    detector = make(ON_BACKBONE, epochs=3)
+    scorer = detector.fit(images, labels, calibration=images[:6])
+    assert any("started once more" in note for note in detector.notes)
+    assert array(scorer(images)[ANOMALY_SCORE]).shape == (24,)
+
+
+def test_random_numbers_of_the_caller_are_left_alone(toys):
+    images, labels = toys(30, 3, seed=0, size=18)
+    random.seed(1), np.random.seed(1)
+    expected = random.random(), np.random.random()
+    random.seed(1), np.random.seed(1)
+    make("cnn_softmax", epochs=1).fit(images, labels)
+    assert (random.random(), np.random.random()) == expected
 
 
 @pytest.mark.parametrize(
