@@ -1,7 +1,7 @@
 """Logs a run and its model to MLflow.
 
-This needs mlflow or mlflow-skinny, which the extra `mlflow` installs. No pickle is involved: the
-model is the pushed SavedModel, and `capsad.pyfunc` loads it.
+This needs mlflow or mlflow-skinny, which `make setup` installs. No pickle is involved: the model is
+the pushed SavedModel, and `capsad.pyfunc` loads it.
 """
 
 import importlib.metadata
@@ -34,7 +34,7 @@ def check(uri: str) -> None:
     """
     if importlib.util.find_spec("mlflow") is None:
         raise UserError(
-            "MLflow is not installed: install the extra 'capsad[mlflow]'.", "mlflow_uri"
+            "MLflow is not installed: run make setup, or install mlflow-skinny.", "mlflow_uri"
         )
     try:
         _client(uri).search_experiments(max_results=1)
