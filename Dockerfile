@@ -8,8 +8,8 @@
 # --build-arg BASE=debian:trixie-slim@sha256:...
 ARG BASE=debian:trixie-slim
 
-# Beam's start program for workers, of the version of the lock.
-FROM apache/beam_python3.13_sdk:2.72.0 AS beam
+# Beam's start program for workers, of the version in requirements/image.txt.
+FROM apache/beam_python3.13_sdk:2.77.0 AS beam
 
 FROM ${BASE} AS build
 # hadolint ignore=DL3008

@@ -123,6 +123,22 @@ def test_the_image_is_made_of_what_is_there_and_not_left_out():
     assert {source.split("/")[0] for source in copied} == allowed
 
 
+def test_workers_and_job_servers_have_the_beam_of_the_locks():
+    locks = {path.stem: path.read_text() for path in [*LOCKS, ROOT / "requirements/image.txt"]}
+    beam = {
+        name: re.search(r"^apache-beam==(.+)$", text, re.MULTILINE)[1]
+        for name, text in locks.items()
+    }
+    assert (
+        f"FROM apache/beam_python3.13_sdk:{beam['image']} AS beam\n"
+        in (ROOT / "Dockerfile").read_text()
+    )
+    page = " ".join((ROOT / "docs/engines.md").read_text().split())
+    assert beam["image"] == beam["tfx-1.21"]
+    assert f"{beam['tfx-1.16']} with `requirements/tfx-1.16.txt`" in page
+    assert f"{beam['tfx-1.21']} with `requirements/tfx-1.21.txt` and in the image" in page
+
+
 def test_every_relative_link_of_a_document_leads_somewhere():
     files = subprocess.run(
         ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
