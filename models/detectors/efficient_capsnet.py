@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class EfficientCapsNetDetector(CapsuleDetector):
-    """A network of capsules with a fiftieth of CapsNet's weights, and no iterations of routing.
+    """A network of capsules with a fortieth of CapsNet's weights, and no iterations of routing.
 
     Reference:
         Mazzia, Salvetti, Chiaberge 2021, arXiv 2101.12491.
