@@ -83,9 +83,9 @@ def study(
     """Compare detectors on the data set NAME: auROC by anomaly and seed, with intervals.
 
     The results are in DIR/results.csv, which has a row for each training and score. A training is
-    run again only if the code of its detector has changed. After a kill, the same command
-    continues. Other detectors, anomalies or seeds are added. TFX is not needed. KERAS_BACKEND
-    chooses the backend. `capsad tables DIR` makes tables and figures.
+    run again only if the code of its detector, its data, its settings or the backend have changed.
+    After a kill, the same command continues. Other detectors, anomalies or seeds are added. TFX is
+    not needed. KERAS_BACKEND chooses the backend. `capsad tables DIR` makes tables and figures.
 
         capsad study mnist --detector capsnet --detector vae --anomaly 9 --anomaly 0,3,5 --epochs 2
     """
