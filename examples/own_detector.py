@@ -1,7 +1,7 @@
 """A detector of your own: the distance to the mean image of the nearest class.
 
 In the project it would be one file in models/detectors and one line in the registry there
-(CONTRIBUTING.md). Without that, it works in Python.
+(docs/extending.md). Without that, it works in Python.
 """
 
 from dataclasses import dataclass
