@@ -27,6 +27,12 @@ _PIPELINE, _DATA_DIR = "CAPSAD_PIPELINE", "CAPSAD_DATA_DIR"
 DEFAULT_DETECTOR = "capsnet"
 LEAST_AUROC = 0.6
 """Smallest auROC of a blessed model where none is required."""
+# Settings of detectors that are also knobs of their own, and what their values are.
+_OWN_KNOBS = {
+    "epochs": (int, "a whole number"),
+    "batch_size": (int, "a whole number"),
+    "weights": (str, "a text"),
+}
 _SHARE = FiniteRange(0, 1, min_open=True, max_open=True)
 _POSITIVE = click.IntRange(min=1)
 _COUNT = click.IntRange(min=0)
@@ -306,8 +312,8 @@ class PipelineConfig:
 def override(config: Any, **values: Any) -> Any:
     """The configuration with other values of its knobs.
 
-    The settings of another detector go when the detector changes; epochs and batch size, which
-    suit the data, stay if the new detector has them.
+    The settings of another detector go when the detector changes; epochs, batch size and weights,
+    which suit the data, stay if the new detector has them. These are also taken from the settings.
 
     Args:
         config: a dataclass with knobs.
@@ -320,13 +326,13 @@ def override(config: Any, **values: Any) -> Any:
     values = _present(values)
     known = {found.name: found for found in knobs(type(config))}
     converted = {name: known[name].convert(value) for name, value in values.items()}
-    for name in ("epochs", "batch_size"):
+    for name, (kind, wanted) in _OWN_KNOBS.items():
         if name in converted.get("settings", {}):
             if name in converted:
                 raise UserError(f"{name} is given twice, also among the settings.", name)
             value = converted["settings"].pop(name)
-            if type(value) is not int:  # which click would round
-                raise UserError(f"{name} must be a whole number, not {value!r}.", name)
+            if type(value) is not kind:  # which click would convert
+                raise UserError(f"{name} must be {wanted}, not {value!r}.", name)
             converted[name] = known[name].convert(value)
     if "settings" in converted or "detector" in converted:
         training = config.training
@@ -336,7 +342,7 @@ def override(config: Any, **values: Any) -> Any:
         converted["settings"] = {**kept, **converted.get("settings", {})}
         if not same:
             settings = detectors.describe(converted["detector"]).settings()
-            for name in {"epochs", "batch_size"} - {field.name for field in settings}:
+            for name in _OWN_KNOBS.keys() - {field.name for field in settings}:
                 converted.setdefault(name, None)
     changes: dict[str, dict[str, Any]] = {}
     for name, value in converted.items():

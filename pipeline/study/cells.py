@@ -11,7 +11,7 @@ import numpy as np
 
 from models.errors import UserError
 from pipeline.configs import PipelineConfig, override
-from pipeline.digest import own_digest
+from pipeline.digest import file_digest, own_digest
 from pipeline.plan import Plan, find_source, plan
 
 HOLD_OUT = "hold-out"
@@ -57,6 +57,9 @@ class Cell:
     def name(self) -> str:
         """Name of the cell, which is different for all that results depend on but the code."""
         data, detector = self.config.data, self.plan.detector
+        settings = {field.name: getattr(detector, field.name) for field in detector.settings()}
+        if content := file_digest(self.config.training.weights):
+            settings["weights"] = content
         parts = {
             "source": data.source_name,
             "source_options": dict(data.source_options),
@@ -65,7 +68,7 @@ class Cell:
             "image_size": self.plan.image_size,
             "hold_out": self.plan.hold_out,
             "detector": detector.name,
-            "settings": {f.name: getattr(detector, f.name) for f in detector.settings()},
+            "settings": settings,
             "seed": self.config.seed,
             "backend": backend_name(),
         }

@@ -46,6 +46,15 @@ def test_overrides_leave_the_rest():
     assert configs.get("digits").training.epochs != 2
 
 
+def test_settings_that_are_knobs_are_these_knobs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {"weights": "own.h5", "epochs": 3, "filters": 8}
+    training = configs.override(configs.get("mnist"), settings=settings).training
+    assert (training.weights, training.epochs) == ("own.h5", 3)
+    assert "weights" not in training.settings
+    assert training.all_settings["weights"] == str(tmp_path / "own.h5")
+
+
 def test_the_strategy_survives_another_detector():
     config = configs.override(configs.get("digits"), strategy="one_device")
     config = configs.override(config, detector="vae")

@@ -100,6 +100,28 @@ def write_examples(artifact, images, encoded):
             writer.write(example.SerializeToString())
 
 
+@pytest.mark.parametrize(
+    "given", [lambda f: {"weights": f}, lambda f: {"settings": {"weights": f}}]
+)
+def test_other_weights_in_a_file_train_anew(given, tmp_path, monkeypatch):
+    monkeypatch.setattr("models.detectors.backbone.BackboneDetector.check_weights", lambda *_: None)
+    file, trained = tmp_path / "weights.h5", set()
+    for content in ("a", "b"):
+        file.write_text(content)
+        config = configs.override(
+            configs.get("digits"),
+            detector="patch_knn",
+            image_size=32,
+            output=str(tmp_path / "out"),
+            **given(str(file)),
+        )
+        pipeline = local.compile_pipeline(plan(config))
+        trained.add(
+            {c.id: c for c in pipeline.components}["Trainer"].exec_properties["custom_config"]
+        )
+    assert len(trained) == 2
+
+
 def test_without_the_option_there_is_none(tmp_path):
     components = built(tmp_path)
     assert "InfraValidator" not in components

@@ -63,6 +63,11 @@ def images(folder, counts, size=(8, 8)):
         (["run", "digits", "--source-option", "max_pixels=5"], "not an option.*See --max-pixels"),
         (["run", "digits", "--set", "epochs=0"], "0 is not in the range x>=1.*See --epochs"),
         (["run", "digits", "--epochs", "1", "--set", "epochs=7"], "epochs is given twice"),
+        (
+            ["run", "digits", "--weights", "a", "--set", "weights=b"],
+            "weights is given twice.*See --weights .CAPSAD_WEIGHTS",
+        ),
+        (["run", "digits", "--set", "weights=5"], "weights must be a text, not 5.*See --weights"),
         (["run", "digits", "--eval-fraction", "1"], "--eval-fraction"),
         (["run", "digits", "--image-size", "0"], "--image-size.*'0' is not a size"),
         (["run", "--images", "x", "--data-dir", "y"], "not both"),

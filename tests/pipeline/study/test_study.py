@@ -116,7 +116,7 @@ def test_two_results_of_one_training_are_refused(in_a_folder):
     assert "delete the rows of cell one or other." in told.output
 
 
-def test_a_cell_is_named_by_all_that_its_results_depend_on():
+def test_a_cell_is_named_by_all_that_its_results_depend_on(in_a_folder):
     config = configs.override(configs.get("digits"), epochs=1)
 
     def name(anomaly="9", seed=0, detector="vae", config=config, protocol=HOLD_OUT):
@@ -135,6 +135,12 @@ def test_a_cell_is_named_by_all_that_its_results_depend_on():
     assert len(others) == 7
     assert name() not in others
     assert name() == name(config=configs.override(config, output="elsewhere"))
+    weights = in_a_folder / "weights.h5"
+    own = configs.override(config, weights=str(weights), detector="patch_knn")
+    for content in ("a", "b"):
+        weights.write_text(content)
+        others.add(name(detector="patch_knn", config=own))
+    assert len(others) == 9
 
 
 def test_each_class_in_turn_is_the_default():
