@@ -7,9 +7,10 @@ from typing import Any
 import click
 import numpy as np
 
-from components.data.folder import printable
-from components.data.protocol import SPLITS
+from components.data.folder import UNREADABLE, printable
+from components.data.protocol import SPLITS, only_tested
 from components.data.sources.base import Source
+from components.data.splits import check_unreadable
 from models.errors import UserError
 from pipeline import configs
 from pipeline.cli.json_output import json_option, print_json
@@ -34,7 +35,8 @@ def inspect(images: str, as_json: bool, **given: Any) -> None:
     """Say what a run would read in FOLDER, how it would split it, and what is wrong.
 
     FOLDER is a folder of images, or an .npz file, as for `capsad run --images`. Give the anomaly to
-    see the splits. The exit code is 1 if a run would be refused.
+    see the splits, unless it is a class that only the part `test` has. The exit code is 1 if a run
+    would be refused.
     """
     config = configs.configure(images=images, **given)
     source = find_source(config)
@@ -90,9 +92,12 @@ def _images(source: Source) -> dict[str, Any]:
 
 
 def _run(config: configs.PipelineConfig, source: Source) -> dict[str, Any]:
-    """The run with the anomaly of `config`, if there is one, and why it would be refused."""
+    """The run, unless its anomaly is still to be chosen, and why it would be refused."""
+    found = config.data.anomaly or only_tested(source.index())
     try:
-        planned = plan(config, source) if config.data.anomaly else None
+        check_unreadable(source.table.names.get(UNREADABLE, []), config.data.max_unreadable)
+        # Of a single class, none can be chosen.
+        planned = plan(config, source) if found or len(source.class_names) == 1 else None
     except UserError as error:
         return {"run": None, "warnings": source.warnings, "refused": str(error)}
     if planned is None:

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 
@@ -63,6 +64,35 @@ def test_what_is_wrong_is_told_with_exit_code_1(data):
     assert inspect("data", "--anomaly", "odd", "--max-unreadable", "1").exit_code == 0
     assert inspect("data", "--anomaly", "even").exit_code == 1
     assert inspect("nowhere").exit_code == 2
+
+
+def test_without_an_anomaly_what_is_wrong_is_told_too(data):
+    (data / "bolt" / "x.png").write_bytes(b"no image")
+    assert inspect("data", "--max-unreadable", "1").exit_code == 0
+    result = inspect("data")
+    assert result.exit_code == 1
+    assert "A run would be refused: 1 images cannot be read" in result.output
+
+
+def test_a_class_that_only_test_has_is_the_anomaly(data):
+    shutil.copytree(data / "bolt", data.parent / "parts" / "train" / "bolt")
+    shutil.copytree(data, data.parent / "parts" / "test", ignore=lambda *_: ["nut"])
+    for image in (data.parent / "parts" / "test" / "bolt").glob("*"):
+        Image.open(image).rotate(180).save(image)
+    result = inspect("parts")
+    assert result.exit_code == 0, result.output
+    assert "A run with the anomaly odd:" in result.output
+
+
+def test_a_single_class_has_nothing_to_choose(data):
+    for name in ("nut", "odd"):
+        shutil.rmtree(data / name)
+    result = inspect("data")
+    assert result.exit_code == 1
+    assert "A run would be refused: No anomaly class is given: the classes are bolt." in (
+        result.output
+    )
+    assert "FOLDER/test/scratched/3.png" in result.output
 
 
 def test_it_needs_no_tensorflow(data):
