@@ -70,8 +70,7 @@ def create_pipeline(plan: Plan, platform: Platform) -> Pipeline:
     report = _report(plan, example_gen, statistics_gen, trainer, evaluator)
     pusher = _pusher(platform, trainer, evaluator, infra_validator)
     pusher.add_upstream_node(report)  # Nothing is pushed that cannot be explained.
-    scored = plan.config.score_images
-    batch_scorer = _batch_scorer(scored, trainer, evaluator) if scored else None
+    batch_scorer = _batch_scorer(plan, trainer, evaluator) if plan.config.score_images else None
 
     stages = (
         *(example_gen, statistics_gen, schema_gen, example_validator, data_gate),
@@ -267,13 +266,14 @@ def _report(
     )
 
 
-def _batch_scorer(given: str, trainer: BaseNode, evaluator: BaseNode) -> BaseNode:
+def _batch_scorer(plan: Plan, trainer: BaseNode, evaluator: BaseNode) -> BaseNode:
     """Scores unlabelled images with a blessed model."""
-    images = inputs.resolve(given)
+    images = inputs.resolve(str(plan.config.score_images))
     return BatchScorer(
         model=trainer.outputs["model"],
         blessing=evaluator.outputs["blessing"],
         images=images,
+        max_pixels=plan.config.data.max_pixels,
         fingerprint=inputs.fingerprint(images),
         digest=code_digest("components.serving.batch.component"),
     )

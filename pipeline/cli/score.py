@@ -19,7 +19,7 @@ from pipeline.beam_args import check_engine
 from pipeline.cli import console
 from pipeline.cli.json_output import print_json
 from pipeline.cli.options import Command, alpha_option, knob_options, pixel_limit, quiet_option
-from pipeline.configs import PipelineConfig
+from pipeline.configs import PipelineConfig, from_environment
 from pipeline.imports import large_imports
 from pipeline.parameters import FiniteRange, OutputFile, OutputFolder
 
@@ -107,7 +107,9 @@ def score(
         raise UserError("--heatmaps does not go with --beam.")
     if beam:
         display = console.Display(shown=not (quiet or as_json))
-        counts = _score_by_beam(model, images, output, format_name, beam_args, max_dead, display)
+        limits = {"max_pixels": pixel_limit(max_pixels)}
+        limits |= {} if max_dead is None else {"max_dead": max_dead}
+        counts = _score_by_beam(model, images, output, format_name, beam_args, limits, display)
         if as_json:
             print_json("score", **dataclasses.asdict(counts), output=output)
             return
@@ -197,14 +199,14 @@ def _check_output(output: str | None, kind: click.ParamType) -> None:
         raise UserError(error.message, "output") from None
 
 
-def _score_by_beam(model, images, output, format_name, beam_args, max_dead, display):
+def _score_by_beam(model, images, output, format_name, beam_args, limits, display):
     if not model or output is None or format_name in _FORMATS:
         raise UserError(
             "--beam goes with a MODEL, not a --url, with --output DIR, and with --format "
             f"{' or '.join(_BEAM_FORMATS)}."
         )
     _check_output(output, OutputFolder())
-    argv = with_defaults(beam_args)
+    argv = with_defaults(beam_args or from_environment(PipelineConfig).get("beam_args", ()))
     check_engine(argv)
     with console.noise_to_temporary_log("Scoring", display):
         display.start("Scoring")
@@ -212,7 +214,7 @@ def _score_by_beam(model, images, output, format_name, beam_args, max_dead, disp
         with large_imports():
             import apache_beam as beam
 
-            from components.serving.batch.pipeline import MAX_DEAD, score_all
+            from components.serving.batch.pipeline import score_all
             from components.serving.runner import newest_version
 
         return score_all(
@@ -221,7 +223,7 @@ def _score_by_beam(model, images, output, format_name, beam_args, max_dead, disp
             images,
             output,
             output_format=format_name or _BEAM_FORMATS[0],
-            max_dead=MAX_DEAD if max_dead is None else max_dead,
+            **limits,
         )
 
 

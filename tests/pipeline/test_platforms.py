@@ -66,6 +66,13 @@ def test_the_trainer_is_told_the_serving_device(given, tmp_path):
     assert config["serving_device"] == given.get("serving_device", "cpu")
 
 
+def test_the_batch_scorer_has_the_limit_of_pixels_of_the_run(tmp_path):
+    given = {"output": str(tmp_path / "out"), "score_images": str(tmp_path), "max_pixels": 99}
+    planned = plan(configs.override(configs.get("digits"), **given))
+    scorer = nodes(create_pipeline(planned, platforms.local(planned)))["BatchScorer"]
+    assert scorer.exec_properties["max_pixels"] == 99
+
+
 def test_where_artifacts_and_metadata_go(pipelines):
     local, on_kubeflow = pipelines
     assert local.pipeline_info.pipeline_root.endswith("/pipeline")

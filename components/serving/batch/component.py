@@ -23,6 +23,7 @@ def BatchScorer(  # noqa: N802
     blessing: InputArtifact[standard_artifacts.ModelBlessing],
     scores: OutputArtifact[standard_artifacts.InferenceResult],
     images: Parameter[str],
+    max_pixels: Parameter[int],
     fingerprint: Parameter[str],
     digest: Parameter[str],
     pipeline: BeamComponentParameter[beam.Pipeline] = None,
@@ -37,6 +38,7 @@ def BatchScorer(  # noqa: N802
         blessing: blessing of the model by the Evaluator.
         scores: artifact that is filled.
         images: resolved input, see `components.serving.batch.inputs`.
+        max_pixels: largest number of pixels of an image.
         fingerprint: digest of the input, for TFX's cache.
         digest: digest of the code, for TFX's cache.
         pipeline: Beam pipeline, which TFX gives.
@@ -45,5 +47,6 @@ def BatchScorer(  # noqa: N802
     if not is_model_blessed(blessing):
         logging.info("The model is not blessed, so it scores nothing.")
         return
-    counts = score_all(pipeline, path_utils.serving_model_path(model.uri), [images], scores.uri)
+    model_dir = path_utils.serving_model_path(model.uri)
+    counts = score_all(pipeline, model_dir, [images], scores.uri, max_pixels=max_pixels)
     logging.info("%d images were scored, and %d could not be scored.", counts.scored, counts.dead)

@@ -8,6 +8,7 @@ import apache_beam as beam
 import tensorflow as tf
 from apache_beam.metrics import Metrics
 
+from components.data.formats import MAX_PIXELS
 from components.serving import storage
 from components.serving.batch.inputs import absolute, resolve
 from components.serving.batch.reading import DEAD, LEFT_OUT, FindShards, ReadShard
@@ -41,6 +42,7 @@ def score_all(
     output_format: str = FORMATS[0],
     batch_size: int = 100,
     max_dead: float = MAX_DEAD,
+    max_pixels: int = MAX_PIXELS,
 ) -> Counts:
     """Scores all images of `inputs` and writes the folder `output`, which appears only when done.
 
@@ -62,6 +64,7 @@ def score_all(
         output_format: `tfrecord` (gzipped) or `parquet`.
         batch_size: number of images that are scored at a time.
         max_dead: largest share of records that may be dead letters, in [0, 1].
+        max_pixels: largest number of pixels of an image; a larger one is a dead letter.
 
     Raises:
         UserError: if the model or an input is missing, if `output` is not empty, if there is
@@ -80,7 +83,7 @@ def score_all(
     with storage.incoming(storage.own_name(output)) as folder:
         tf.io.gfile.makedirs(folder)
         with pipeline:
-            _build(pipeline, model_dir, paths, folder, output_format, batch_size, kinds)
+            _build(pipeline, model_dir, paths, folder, output_format, batch_size, kinds, max_pixels)
         with tf.io.gfile.GFile(f"{folder}/counts.json") as file:
             found = json.load(file)
         left_out = {name: found[name] for name in sorted(found) if name not in ("scored", "dead")}
@@ -113,6 +116,7 @@ def _build(
     output_format: str,
     batch_size: int,
     kinds: dict[str, Kind],
+    max_pixels: int,
 ) -> None:
     found = (
         pipeline
@@ -121,7 +125,11 @@ def _build(
     )
     # Only names are shuffled. Reading, scoring and writing form one stage, which has only one batch
     # in memory.
-    images = found.main | beam.Reshuffle() | beam.ParDo(ReadShard()).with_outputs(DEAD, main="main")
+    images = (
+        found.main
+        | beam.Reshuffle()
+        | beam.ParDo(ReadShard(max_pixels)).with_outputs(DEAD, main="main")
+    )
     scores = (
         images.main
         | beam.BatchElements(min_batch_size=batch_size, max_batch_size=batch_size)

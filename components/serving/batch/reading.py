@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from components.data.examples import ENCODED, ID
 from components.data.folder import UNREADABLE, Table
-from components.data.formats import to_decodable
+from components.data.formats import UnreadableError, to_decodable
 from components.serving.batch import inputs
 
 DEAD, LEFT_OUT = "dead", "left_out"
@@ -65,20 +65,33 @@ class ReadShard(beam.DoFn):
     The pairs are yielded one at a time, so that memory does not grow with the shard. The id of an
     image is its path, as it is in the manifest. The id of an Example is its feature `id`. If it has
     none, the id is made of its file and its place in the file.
+
+    Args:
+        max_pixels: largest number of pixels of an image.
     """
+
+    def __init__(self, max_pixels: int):
+        self._max_pixels = max_pixels
 
     def process(self, shard: inputs.Shard) -> Iterator[tuple[str, bytes]]:
         """Yields pairs, and a dead letter for each file or record that cannot be read."""
         for name in shard.names:
             read = _read_image if shard.are_images else _read_examples
             # The name of a file may be any bytes, but an id must be a text.
-            yield from read(os.fsencode(name).decode(errors="replace"), shard.path(name))
+            for found in read(os.fsencode(name).decode(errors="replace"), shard.path(name)):
+                yield self._decodable(*found) if isinstance(found, tuple) else found
+
+    def _decodable(self, identity: str, encoded: bytes) -> tuple[str, bytes]:
+        try:
+            return identity, to_decodable(encoded, self._max_pixels)
+        except UnreadableError as error:
+            return dead_letter(identity, error)
 
 
 def _read_image(name: str, path: str) -> Iterator[tuple[str, bytes]]:
     try:
         with inputs.open_file(path) as file:
-            encoded = to_decodable(file.read())
+            encoded = file.read()
     except Exception as error:  # Each file system has its own errors.
         yield dead_letter(name, getattr(error, "strerror", None) or error)
     else:

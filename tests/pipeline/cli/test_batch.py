@@ -19,10 +19,10 @@ def logs(tmp_path, monkeypatch):
 def run(monkeypatch, outcome, *options):
     given = {}
 
-    def stand_in(pipeline, model, inputs, output, *, output_format, max_dead):
+    def stand_in(pipeline, model, inputs, output, *, output_format, **limits):
         given.update({"runner": type(pipeline.runner).__name__, "model": model})
         given.update({"inputs": list(inputs), "output": output, "format": output_format})
-        given["max_dead"] = max_dead
+        given.update(limits)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -34,7 +34,7 @@ def run(monkeypatch, outcome, *options):
 
 
 def test_what_is_handed_on(monkeypatch, logs):
-    options = ("--format", "parquet", "--max-dead", "0.25")
+    options = ("--format", "parquet", "--max-dead", "0.25", "--max-pixels", "99")
     result, given = run(monkeypatch, batch.Counts(5, 2), *options)
     assert given == {
         "runner": "FnApiRunner",
@@ -43,9 +43,21 @@ def test_what_is_handed_on(monkeypatch, logs):
         "output": "out",
         "format": "parquet",
         "max_dead": 0.25,
+        "max_pixels": 99,
     }
     assert result.output == "5 images scored, 2 could not be.\n"
     assert logs() == []
+
+
+def test_variables_stand_in_for_options(monkeypatch):
+    monkeypatch.setenv("CAPSAD_BEAM_ARGS", "--runner=DirectRunner --direct_num_workers=1")
+    monkeypatch.setenv("CAPSAD_MAX_PIXELS", "98")
+    result, given = run(monkeypatch, batch.Counts(5, 2))
+    assert result.exit_code == 0, result.output
+    assert given["runner"] != "FnApiRunner"
+    assert given["max_pixels"] == 98
+    _, given = run(monkeypatch, batch.Counts(5, 2), "--beam-arg=--runner=FnApiRunner")
+    assert given["runner"] == "FnApiRunner"
 
 
 def test_bad_input_leaves_no_log(monkeypatch, logs):

@@ -244,6 +244,16 @@ def test_records_that_cannot_be_found_any_more_are_one_dead_letter(run, images, 
     assert dead_letters(tmp_path / "out") == {str(data): lost}
 
 
+@pytest.mark.parametrize("kind", ["folder", "records"])
+def test_images_of_too_many_pixels_are_dead_letters(kind, run, images, tmp_path):
+    given, ids = make_input(kind, tmp_path / "data", images)
+    counts = run(given, max_pixels=15 * 15 - 1, max_dead=1.0)
+    assert (counts.scored, counts.dead) == (0, COUNT)
+    reasons = dead_letters(tmp_path / "out")
+    assert set(reasons) == set(ids)
+    assert reasons[ids[0]] == "15x15 are 225 pixels, more than the limit of 224"
+
+
 def test_too_many_dead_letters_fail_the_job_and_are_kept(run, images, tmp_path):
     write_images(tmp_path / "data", images[:4])
     for number in range(2):
@@ -418,6 +428,7 @@ def test_the_fingerprint_follows_the_files(tmp_path):
 @pytest.mark.parametrize("blessed", [True, False])
 def test_the_component_scores_with_a_blessed_model_alone(blessed, trained, images, tmp_path):
     write_images(tmp_path / "data", images)
+    Image.new("L", (16, 15)).save(tmp_path / "data" / "large.png")
     artifacts = {
         "model": (standard_artifacts.Model, trained[0]),
         "blessing": (standard_artifacts.ModelBlessing, tmp_path / "blessing"),
@@ -432,6 +443,7 @@ def test_the_component_scores_with_a_blessed_model_alone(blessed, trained, image
     BatchScorer.test_call(
         **made,
         images=str(tmp_path / "data"),
+        max_pixels=15 * 15,
         fingerprint="",
         digest="",
         pipeline=beam.Pipeline(argv=beam_args()),
