@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import io
+import os
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -44,6 +45,17 @@ def beam_args(given: Sequence[str] = ()) -> list[str]:
     if given:
         _check(arguments)
     return arguments
+
+
+def check_no_pattern(output: str, signs: str = "*?[") -> None:
+    """Raises a UserError if the path of an output has one of Beam's signs of a pattern."""
+    path = os.path.abspath(output)
+    if found := set(signs) & set(path):
+        raise UserError(
+            f"The {min(found)} in the output's path {path} would be taken for a pattern: give a "
+            "path without it.",
+            "output",
+        )
 
 
 def check_engine(arguments: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from components.training import cluster
 from models.errors import UserError
 from pipeline import artifacts
-from pipeline.beam_args import check_engine
+from pipeline.beam_args import check_engine, check_no_pattern
 from pipeline.imports import large_imports
 from pipeline.plan import Plan
 
@@ -25,9 +25,10 @@ def output_folder(output: str) -> Iterator[Path]:
     Damaged artifacts of earlier runs are removed, so that they are made again.
 
     Raises:
-        UserError: if the folder cannot be written, if another run is using it, or if its database
-            is damaged.
+        UserError: if the folder cannot be written, if another run is using it, if its database is
+            damaged, or if its path would be taken for a pattern.
     """
+    check_no_pattern(output, "*?[\\")  # The last one is a sign for TensorFlow alone.
     folder = Path(output)
     with contextlib.ExitStack() as stack:
         try:

@@ -68,8 +68,9 @@ class OutputFolder(click.ParamType):
     name = "folder"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        """Returns the path as it is given."""
-        nearest = Path(os.path.abspath(os.path.expanduser(value)))
+        """Returns the path, with `~` expanded."""
+        value = os.path.expanduser(value)
+        nearest = Path(os.path.abspath(value))
         while not os.path.lexists(nearest):
             nearest = nearest.parent
         if not nearest.is_dir():
@@ -87,7 +88,8 @@ class OutputFile(OutputFolder):
     name = "file"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        """Returns the path as it is given."""
+        """Returns the path, with `~` expanded."""
+        value = os.path.expanduser(value)
         path = Path(value)
         if path.is_dir():
             self.fail(f"{value} is a folder: give a file.", param, ctx)

@@ -15,7 +15,7 @@ from components.data.folder import UNREADABLE, Table, find_images
 from models.errors import UserError
 from models.files import whole_file
 from pipeline.beam_args import beam_args as with_defaults
-from pipeline.beam_args import check_engine
+from pipeline.beam_args import check_engine, check_no_pattern
 from pipeline.cli import console
 from pipeline.cli.json_output import print_json
 from pipeline.cli.options import Command, alpha_option, knob_options, pixel_limit, quiet_option
@@ -107,7 +107,7 @@ def score(
         raise UserError("--heatmaps does not go with --beam.")
     if beam:
         display = console.Display(shown=not (quiet or as_json))
-        limits = {"max_pixels": pixel_limit(max_pixels)}
+        limits: dict[str, float] = {"max_pixels": pixel_limit(max_pixels)}
         limits |= {} if max_dead is None else {"max_dead": max_dead}
         counts = _score_by_beam(model, images, output, format_name, beam_args, limits, display)
         if as_json:
@@ -123,12 +123,12 @@ def score(
         raise UserError(
             f"--beam-arg, --max-dead and the formats {', '.join(_BEAM_FORMATS)} go with --beam."
         )
+    output = output and _checked(output, OutputFile())
     for path in paths:
         if not os.path.exists(path):
             raise UserError(f"{path} does not exist: give a model and images, or folders of them.")
         if output is not None and os.path.exists(output) and os.path.samefile(path, output):
             raise UserError(f"{output} is also scored: give another file.", "output")
-    _check_output(output, OutputFile())
     # What TensorFlow and its libraries say of themselves is not what is asked for here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore")
@@ -190,11 +190,10 @@ def _tell_left_out(table, progress):
         progress.tell(f"{progress.scored} scored, {unreadable} unreadable")
 
 
-def _check_output(output: str | None, kind: click.ParamType) -> None:
+def _checked(output: str, kind: click.ParamType) -> str:
     """Before anything is scored, as the other commands do; what it must be depends on --beam."""
     try:
-        if output is not None:
-            kind.convert(output, None, None)
+        return kind.convert(output, None, None)
     except click.BadParameter as error:
         raise UserError(error.message, "output") from None
 
@@ -205,7 +204,8 @@ def _score_by_beam(model, images, output, format_name, beam_args, limits, displa
             "--beam goes with a MODEL, not a --url, with --output DIR, and with --format "
             f"{' or '.join(_BEAM_FORMATS)}."
         )
-    _check_output(output, OutputFolder())
+    output = _checked(output, OutputFolder())
+    check_no_pattern(output)
     argv = with_defaults(beam_args or from_environment(PipelineConfig).get("beam_args", ()))
     check_engine(argv)
     with console.noise_to_temporary_log("Scoring", display):
