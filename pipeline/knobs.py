@@ -112,11 +112,24 @@ class Knob:
         return shlex.split(text) if self.many == "words" else text
 
     def text(self, value: Any) -> str:
-        """The text of a variable for the field's value, which `split` and `convert` undo."""
+        """The text of a variable for the field's value, which `split` and `convert` undo.
+
+        Raises:
+            UserError: if there is none.
+        """
         if isinstance(value, Mapping):
             value = [f"{name}={json.dumps(of_name)}" for name, of_name in value.items()]
+        if self.many == "words":
+            return shlex.join(value)
         if self.many:
-            return shlex.join(value) if self.many == "words" else ",".join(value)
+            if len(value) > 1 and (unclear := [each for each in value if "," in each]):
+                raise UserError(
+                    f"Several values of {self.name} become one text with commas between them, in "
+                    f"which '{unclear[0]}' would be several: give one value with commas, and "
+                    "rename a class whose name has a comma.",
+                    self.name,
+                )
+            return ",".join(value)
         return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

@@ -2,12 +2,12 @@ import pytest
 
 from models.errors import UserError
 from pipeline import configs
-from pipeline.kubeflow.parameters import PARAMETERS, configure
+from pipeline.kubeflow.parameters import PARAMETERS, configure, environment
 
 VALUES = {
     "data_dir": "s3://bucket/some folder",
     "source_options": {"camera": "right", "other": 'a "b" c'},
-    "anomaly": ("0, 3", "a's"),
+    "anomaly": ("0", "a's"),
     "image_size": (28, 32),
     "limit_per_class": 7,
     "eval_fraction": 0.125,
@@ -35,9 +35,16 @@ VALUES = {
 def test_the_text_of_a_value_gives_it_again(name):
     knob, value = PARAMETERS[name], VALUES[name]
     if name == "anomaly":  # One text may hold several classes.
-        assert knob.convert(knob.split(knob.text(value))) == ("0, 3,a's",)
+        assert knob.convert(knob.split(knob.text(value))) == ("0,a's",)
+        assert knob.convert(knob.split(knob.text(("a, b",)))) == ("a, b",)
     else:
         assert knob.convert(knob.split(knob.text(value))) == value
+
+
+def test_several_classes_with_a_comma_in_a_name_are_refused():
+    with pytest.raises(UserError, match="in which 'a,b' would be several: give one") as caught:
+        environment(anomaly=("a,b", "c"))
+    assert caught.value.settings == ("anomaly",)
 
 
 def test_empty_texts_leave_the_named_pipeline():
