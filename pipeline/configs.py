@@ -61,21 +61,29 @@ class DataConfig:
     anomaly: tuple[str, ...] = knob(
         ("9",),
         "A class to hold out as an anomaly, or several with commas between them; may be repeated, "
-        "as for a class whose name has a comma.",
+        "as for a class whose name has a comma.  [default: depends on the data]",
         metavar="CLASS",
         many="one",
     )
     image_size: tuple[int, int] | None = knob(
-        (28, 28), "Size to which images are resized: 28, or height x width.", ImageSize()
+        (28, 28),
+        "Size to which images are resized: 28, or height x width.  [default: depends on the data]",
+        ImageSize(),
     )
     limit_per_class: int | None = knob(
         None, "Largest number of images that are used of each class in each part.", _POSITIVE
     )
     eval_fraction: float = knob(
-        0.05, "Share of the normal training images that is watched in training.", _SHARE
+        0.05,
+        "Share of the normal training images that is watched in training.  [default: depends on "
+        "the data]",
+        _SHARE,
     )
     calibration_fraction: float = knob(
-        0.05, "Share of the normal training images that is kept for calibration.", _SHARE
+        0.05,
+        "Share of the normal training images that is kept for calibration.  [default: depends on "
+        "the data]",
+        _SHARE,
     )
     test_fraction: float = knob(
         0.2, "Share of the normal images that is tested on, if there is no test part.", _SHARE
@@ -113,7 +121,8 @@ class TrainingConfig:
 
     detector: str | None = knob(
         "capsnet",
-        "Name of the detector, see `capsad detectors`; for own images it is chosen by the data.",
+        "Name of the detector, see `capsad detectors`.  [default: capsnet; for own images it is "
+        "chosen by the data]",
         metavar="NAME",
     )
     epochs: int | None = knob(

@@ -23,11 +23,11 @@ _DATA = tuple(knob.name for knob in knobs(configs.PipelineConfig) if knob.sectio
 
 @click.command(
     cls=Command,
-    params=[
-        parameter
-        for parameter in knob_options(configs.PipelineConfig, only=(*_DATA, "detector"))
-        if parameter.name != "images"
-    ],
+    params=knob_options(
+        configs.PipelineConfig,
+        only=(*_DATA, "detector"),
+        without=("images", "data_dir", "source_options"),
+    ),
 )
 @click.argument("images", metavar="FOLDER")
 @json_option

@@ -17,9 +17,9 @@ from pipeline.kubeflow.parameters import LOCAL, environment
 from pipeline.parameters import Matching, OutputFile
 
 _COMPILED = [*knob_options(PipelineConfig, without=LOCAL), *knob_options(KubeflowConfig)]
-_PARAMETERS = [
-    *knob_options(PipelineConfig, without=(*LOCAL, "beam_args")),
-    *knob_options(KubeflowConfig, only=("data_dir",)),
+_PARAMETERS = [  # What is not given stays as it was compiled.
+    *knob_options(PipelineConfig, without=(*LOCAL, "beam_args"), with_defaults=False),
+    *knob_options(KubeflowConfig, only=("data_dir",), with_defaults=False),
 ]
 _SUBMISSION: list[click.Parameter] = [
     click.Option(["--host"], required=True, metavar="URL", help="Address of Kubeflow Pipelines."),

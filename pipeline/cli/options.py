@@ -27,20 +27,24 @@ class KnobOption(click.Option):
 
     Args:
         knob: the knob.
+        with_default: whether the help says what holds if the option is not given.
     """
 
-    def __init__(self, knob: Knob):
+    def __init__(self, knob: Knob, with_default: bool):
         is_switch = isinstance(knob.kind, click.types.BoolParamType)
         name = f"{knob.option}/--no-{knob.option.removeprefix('--')}" if is_switch else knob.option
-        default = None if knob.field.default is MISSING else knob.field.default
-        shown = "" if default in (None, (), "") or "[default" in knob.help else _shown(default)
+        default = knob.field.default
+        about, _, told = knob.help.partition("  [default: ")
+        if not (told or is_switch or default in (MISSING, None, (), "")):
+            told = f"{default}]"
+        shown = f"  [default: {told}" if told and with_default else ""
         variable = f"  [{knob.variable}]" if knob.variable else ""
         super().__init__(
             [name, knob.name],
             type=None if is_switch else knob.kind,
             multiple=bool(knob.many),
             metavar=knob.field.metadata["metavar"],
-            help=f"{knob.help}{shown}{variable}",
+            help=f"{about}{shown}{variable}",
             default=None,  # If the option is not given, the named pipeline decides.
         )
         self.group = _GROUPS[knob.section]
@@ -109,7 +113,11 @@ alpha_option = click.option(
 
 
 def knob_options(
-    config_class: type, only: tuple[str, ...] = (), without: tuple[str, ...] = ()
+    config_class: type,
+    only: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
+    *,
+    with_defaults: bool = True,
 ) -> list[click.Parameter]:
     """Makes the options of knobs, for `click.command(params=...)`.
 
@@ -117,9 +125,10 @@ def knob_options(
         config_class: dataclass with the knobs.
         only: names of the knobs. If it is empty, all knobs are taken.
         without: names of knobs that are left out.
+        with_defaults: whether the help says what holds if an option is not given.
     """
     return [
-        KnobOption(knob)
+        KnobOption(knob, with_defaults)
         for knob in knobs(config_class)
         if knob.name not in without and (not only or knob.name in only)
     ]
@@ -137,11 +146,3 @@ def _group(parameter: click.Parameter) -> str:
 def _shown_option(option: click.Parameter) -> str:
     variable = option.variable if isinstance(option, KnobOption) else None
     return option.opts[0] + (f" ({variable})" if variable else "")
-
-
-def _shown(default: Any) -> str:
-    if isinstance(default, bool):
-        return ""
-    if isinstance(default, tuple):
-        default = ("x" if isinstance(default[0], int) else ",").join(map(str, default))
-    return f"  [default: {default}]"

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from models import detectors
-from pipeline import cli
+from pipeline import cli, configs
+from pipeline.knobs import knobs
 
 ROOT = Path(__file__).parents[3]
 
@@ -127,6 +128,28 @@ def test_help_and_lists_are_there_at_once(arguments):
     )
     assert time.monotonic() - started < 3  # alone on a machine it is well below one
     assert len(result.stdout.splitlines()) > 3
+
+
+def test_help_says_a_default_only_where_it_holds():
+    def options(*command):
+        found = cli.main
+        for name in command:
+            found = found.commands[name]
+        return {option.name: getattr(option, "help", "") for option in found.params}
+
+    run, submit, inspect = options("run"), options("kubeflow", "submit"), options("inspect")
+    for knob in knobs(configs.PipelineConfig):
+        sections = [
+            getattr(config, knob.section) if knob.section else config
+            for config in map(configs.get, configs.names())
+        ]
+        values = [getattr(section, knob.name) for section in sections]
+        if f"[default: {knob.field.default}]" in run[knob.name]:
+            assert values == values[:1] * len(values)
+        assert "[default" not in submit.get(knob.name, "")
+    assert run["anomaly"].endswith("[default: depends on the data]  [CAPSAD_ANOMALY]")
+    assert "[default: 0.2]" in run["test_fraction"]
+    assert not {"data_dir", "source_options"} & inspect.keys()
 
 
 @pytest.mark.parametrize("after", [0.15, 0.3, "log"])
