@@ -450,15 +450,20 @@ def configure(name: str | None = None, **given: Any) -> PipelineConfig:
     """The pipeline that a command describes, with the CAPSAD_* variables under it.
 
     Args:
-        name: name of the data set; `None`: what CAPSAD_PIPELINE names, else `images` where images
-            are given, else `digits`.
-        **given: as for `override`; what is given here goes before a variable.
+        name: name of the data set; `None`: `images` where images are given, else what
+            CAPSAD_PIPELINE names, else `images` where CAPSAD_IMAGES names some, else `digits`.
+        **given: as for `override`; what is given here goes before a variable, and a data set or
+            its folder before the variable of other data.
 
     Raises:
         UserError: if both a data set and images are given, or something is unknown or out of range.
     """
-    values = {**from_environment(PipelineConfig), **_present(given)}
-    name = name or os.environ.get(_PIPELINE)
+    values, given = from_environment(PipelineConfig), _present(given)
+    if "data_dir" in given or (name and get(name).data.source != "images"):
+        values.pop("images", None)
+    values |= given
+    if "images" not in given:
+        name = name or os.environ.get(_PIPELINE)
     config = get(name or ("images" if "images" in values else "digits"))
     if "images" not in values:
         return override(config, **values)

@@ -66,17 +66,17 @@ def _remedy(error: UserError) -> str:
     return f" See {', '.join(filter(None, named))}." if any(named) else ""
 
 
-def _pipeline_name() -> str:
-    """Returns the name of the pipeline.
+def _pipeline_name() -> str | None:
+    """Returns the name of the pipeline, or `None` if variables choose it.
 
-    The TFX command that has started this process takes precedence over CAPSAD_PIPELINE.
+    The TFX command that has started this process takes precedence over them.
     """
     chosen = os.environ.get("CAPSAD_PIPELINE")
     command = Path(f"/proc/{os.getppid()}/cmdline").read_text().split("\0")
     is_tfx = any(Path(word).name == "tfx" for word in command[:2])
     match = is_tfx and re.search(r"--pipeline[_-]name[= ](\S+)", " ".join(command))
     if not match:
-        return chosen or "capsad_mnist"
+        return None if chosen or os.environ.get("CAPSAD_IMAGES") else "capsad_mnist"
     if chosen and configs.get(chosen) != configs.get(match[1]):
         print(
             f"Warning: CAPSAD_PIPELINE is {chosen}, but the command names {match[1]}, which runs.",

@@ -96,6 +96,21 @@ def test_environment_overrides(monkeypatch):
         configs.configure("mnist")
 
 
+def test_what_is_given_goes_before_variables_of_other_data(monkeypatch):
+    monkeypatch.setenv("CAPSAD_PIPELINE", "mnist")
+    assert configs.configure(images="own").name == "capsad_images"
+    assert configs.configure(data_dir="files").name == "capsad_mnist"
+    monkeypatch.setenv("CAPSAD_IMAGES", "variable")
+    assert configs.configure("digits").data.images is None
+    assert configs.configure(data_dir="files").data.images is None
+    assert configs.configure("images").data.images == "variable"
+    assert configs.configure(images="own").data.images == "own"
+    with pytest.raises(UserError, match="a data set .'mnist'. or a folder of images, not both"):
+        configs.configure()
+    monkeypatch.delenv("CAPSAD_PIPELINE")
+    assert configs.configure().data.images == "variable"
+
+
 def test_every_anomaly_has_an_output_folder_of_its_own():
     base = configs.get("fashion_mnist")
     names = ("a", "b", "a/b", "a_b", "c", "d")
