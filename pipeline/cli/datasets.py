@@ -1,6 +1,7 @@
 """The command `capsad datasets`."""
 
 import os
+import sys
 from typing import Any
 
 import click
@@ -16,17 +17,28 @@ from pipeline.cli.options import Command
 @click.option("--data-dir", metavar="DIR", help="Folder to look in first.")
 @json_option
 def datasets(data_dir: str | None, as_json: bool) -> None:
-    """List the data sets: their folders, numbers of images, licences and how to get them."""
+    """List the data sets: their folders, numbers of images, licences and how to get them.
+
+    The exit code is 1 if the files of one are broken.
+    """
     if data_dir is not None:
         os.environ[sources.DATA_DIR_VARIABLE] = data_dir
     found = [_describe(name) for name in sources.names()]
     if as_json:
         print_json("datasets", datasets=found)
-        return
+    else:
+        _show(found)
+    if any(described["broken"] for described in found):
+        sys.exit(1)
+
+
+def _show(found: list[dict[str, Any]]) -> None:
     for described in found:
         click.secho(described["name"], bold=True, nl=False)
         click.echo(f"  {described['title']}")
-        if described["folder"]:
+        if described["broken"]:
+            click.echo(f"  broken:   {described['broken']}")
+        elif described["folder"]:
             click.echo(f"  found:    {described['folder']} ({described['origin']})")
             for part, counts in described["images"].items():
                 listed = ", ".join(f"{name} {count}" for name, count in counts.items())
@@ -40,23 +52,24 @@ def datasets(data_dir: str | None, as_json: bool) -> None:
 def _describe(name: str) -> dict[str, Any]:
     """A data set: name of a field -> its value; `folder` is `None` if it is missing."""
     source_class = sources.describe(name)
-    found, missing = None, "not found"
+    found = broken = None
+    images = {}
     try:
         found = sources.find(name)
+        if found:
+            for part, labels in found.labels().items():
+                counts = np.bincount(labels, minlength=len(found.class_names))
+                images[part] = dict(zip(found.class_names, counts.tolist(), strict=True))
     except UserError as error:
-        missing = str(error)
-    images = {}
-    if found:
-        for part, labels in found.labels().items():
-            counts = np.bincount(labels, minlength=len(found.class_names))
-            images[part] = dict(zip(found.class_names, counts.tolist(), strict=True))
+        broken = str(error)
     return {
         "name": name,
         "title": source_class.title,
         "folder": found.folder if found else None,
         "origin": found.origin if found else None,
         "images": images,
-        "missing": None if found else missing,
+        "missing": None if found or broken else "not found",
+        "broken": broken,
         "get_it": source_class.how_to_get,
         "licence": source_class.licence,
     }

@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from components.data import sources
 from models import detectors
 from pipeline import cli, configs
 from pipeline.knobs import knobs
@@ -217,6 +219,20 @@ def test_datasets_says_what_is_there_and_how_to_get_the_rest(capsad, monkeypatch
     assert re.search(r"digits .*\n  found: .*scikit-learn\)\n  train: +0 178, 1 182", output)
     assert re.search(r"smallnorb .*\n  missing: .*\n  get it: +Put the six files", output)
     assert output.count("licence:") == 6
+
+
+def test_datasets_lists_the_others_if_one_is_broken(capsad, monkeypatch, tmp_path):
+    for file in sources.describe("mnist").files:
+        (tmp_path / file).write_bytes(b"no idx file")
+    monkeypatch.setenv("CAPSAD_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    result = capsad("datasets")
+    assert result.exit_code == 1
+    assert re.search(rf"\nmnist .*\n  broken: +{tmp_path}/t.* is ", result.output)
+    assert re.search(r"digits .*\n  found: .*scikit-learn\)", result.output)
+    assert result.output.count("licence:") == 6
+    described = json.loads(capsad("datasets", "--json").stdout)["datasets"]
+    assert [each["name"] for each in described if each["broken"]] == ["mnist"]
 
 
 def test_detectors_lists_settings(capsad):
