@@ -10,7 +10,7 @@ import click
 
 from models import detectors
 from models.errors import UserError
-from pipeline.knobs import PREFIX, knob, knobs
+from pipeline.knobs import PREFIX, Knob, knob, knobs
 from pipeline.parameters import (
     FiniteRange,
     ForComponent,
@@ -332,17 +332,8 @@ def override(config: Any, **values: Any) -> Any:
     Raises:
         UserError: if a value is out of range, or two values contradict each other.
     """
-    values = _present(values)
     known = {found.name: found for found in knobs(type(config))}
-    converted = {name: known[name].convert(value) for name, value in values.items()}
-    for name, (kind, wanted) in _OWN_KNOBS.items():
-        if name in converted.get("settings", {}):
-            if name in converted:
-                raise UserError(f"{name} is given twice, also among the settings.", name)
-            value = converted["settings"].pop(name)
-            if type(value) is not kind:  # which click would convert
-                raise UserError(f"{name} must be {wanted}, not {value!r}.", name)
-            converted[name] = known[name].convert(value)
+    converted = _converted(known, _present(values))
     if "settings" in converted or "detector" in converted:
         training = config.training
         former = training.detector or DEFAULT_DETECTOR
@@ -360,6 +351,20 @@ def override(config: Any, **values: Any) -> Any:
         part = replace(getattr(config, section), **changes.pop(section))
         changes.setdefault("", {})[section] = part
     return replace(config, **changes.get("", {}))
+
+
+def _converted(known: dict[str, Knob], values: dict[str, Any]) -> dict[str, Any]:
+    """The values in the types of their knobs; those with a knob of their own leave the settings."""
+    converted = {name: known[name].convert(value) for name, value in values.items()}
+    for name, (kind, wanted) in _OWN_KNOBS.items():
+        if name in converted.get("settings", {}):
+            if name in converted:
+                raise UserError(f"{name} is given twice, also among the settings.", name)
+            value = converted["settings"].pop(name)
+            if type(value) is not kind:  # which click would convert
+                raise UserError(f"{name} must be {wanted}, not {value!r}.", name)
+            converted[name] = known[name].convert(value)
+    return converted
 
 
 _PIPELINES = {
@@ -458,18 +463,20 @@ def configure(name: str | None = None, **given: Any) -> PipelineConfig:
     Raises:
         UserError: if both a data set and images are given, or something is unknown or out of range.
     """
-    values, given = from_environment(PipelineConfig), _present(given)
+    known = {found.name: found for found in knobs(PipelineConfig)}
+    values = _converted(known, from_environment(PipelineConfig))
+    given = _converted(known, _present(given))
     if "data_dir" in given or (name and get(name).data.source != "images"):
         values.pop("images", None)
     values |= given
-    if "images" not in given:
-        name = name or os.environ.get(_PIPELINE)
-    config = get(name or ("images" if "images" in values else "digits"))
+    named = name or ("" if "images" in given else os.environ.get(_PIPELINE))
+    config = get(named or ("images" if "images" in values else "digits"))
     if "images" not in values:
         return override(config, **values)
     if config.data.source != "images":
+        shown = name or f"{_PIPELINE}={named}"
         raise UserError(
-            f"Give either a data set ('{name}') or a folder of images, not both.", "images"
+            f"Give either a data set ('{shown}') or a folder of images, not both.", "images"
         )
     if "data_dir" in values:
         raise UserError("Give either a folder of images or a data folder, not both.", "images")

@@ -105,10 +105,17 @@ def test_what_is_given_goes_before_variables_of_other_data(monkeypatch):
     assert configs.configure(data_dir="files").data.images is None
     assert configs.configure("images").data.images == "variable"
     assert configs.configure(images="own").data.images == "own"
-    with pytest.raises(UserError, match="a data set .'mnist'. or a folder of images, not both"):
+    with pytest.raises(UserError, match="a data set .'CAPSAD_PIPELINE=mnist'. or a folder"):
         configs.configure()
     monkeypatch.delenv("CAPSAD_PIPELINE")
     assert configs.configure().data.images == "variable"
+
+
+def test_a_setting_that_is_given_goes_before_the_variable_of_its_knob(monkeypatch):
+    monkeypatch.setenv("CAPSAD_EPOCHS", "7")
+    monkeypatch.setenv("CAPSAD_SETTINGS", "batch_size=8")
+    training = configs.configure("mnist", settings={"epochs": 3}, batch_size=9).training
+    assert (training.epochs, training.batch_size) == (3, 9)
 
 
 def test_every_anomaly_has_an_output_folder_of_its_own():
