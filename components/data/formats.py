@@ -113,7 +113,8 @@ def to_decodable(encoded: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
             return encoded
         try:
             if image.mode.startswith("I;16"):
-                kept = image.convert("I;16")
+                # Pillow's own conversion clips values of other byte orders to 255.
+                kept = Image.fromarray(np.asarray(image).astype("<u2"))
             else:
                 kept = image.convert("L" if image.mode in _GREY_MODES else "RGB")
         except Exception as error:  # Pillow lets through whatever its decoders raise.

@@ -103,16 +103,19 @@ def test_large_jpegs_are_decoded_at_a_part_of_their_size_but_never_below_twice_t
 
 def test_sixteen_bits_are_scaled_by_the_largest_value_of_the_data(tmp_path):
     deep = (np.arange(60 * 40).reshape(60, 40) % 1361).astype("uint16")
-    for kind in ("png", "tiff"):
+    for kind, order in (("png", "<u2"), ("tiff", "<u2"), ("big-endian.tiff", ">u2")):
         path = tmp_path / kind / f"1.{kind}"
         path.parent.mkdir()
-        Image.fromarray(deep).save(path)
+        Image.fromarray(deep.astype(order)).save(path)
+    assert path.read_bytes().startswith(b"MM")
     source = sources.get("images", str(tmp_path))
     assert (source.channels, source.white) == (1, 1360)
     (warning,) = source.warnings
-    assert "2 images have 16 bits: their largest grey value, 1360, becomes white." in warning
+    assert "3 images have 16 bits: their largest grey value, 1360, becomes white." in warning
     expected = np.rint(deep.astype(float) * 255 / 1360)
-    for image in source.read("train", 0, 2):
+    read = list(source.read("train", 0, 3))
+    assert len(read) == 3
+    for image in read:
         np.testing.assert_array_equal(image[..., 0], expected)
     content = tf.constant((tmp_path / "png" / "1.png").read_bytes())
     served = decode_image(content, (60, 40), 1, source.white).numpy()
