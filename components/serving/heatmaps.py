@@ -121,10 +121,11 @@ class HeatmapWriter:
             The path of the file.
 
         Raises:
-            UserError: if another file, such as the image itself, has its name.
+            UserError: if another file, such as the image itself, has its name, or it cannot be
+                written.
         """
         with Image.open(io.BytesIO(content)) as image:
-            picture = image.convert("RGB")
+            picture = _in_8_bits(image).convert("RGB")
         picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
         stem = os.path.splitext(os.path.basename(path))[0]
         name, count = stem, 1
@@ -133,18 +134,31 @@ class HeatmapWriter:
             name = f"{stem}-{count}"
         self._names.add(name)
         target = self._folder / f"{name}.png"
-        if target.exists() and not _is_heat_map(target):
+        try:
+            if target.exists() and not _is_heat_map(target):
+                raise UserError(
+                    f"{target} is in the way and is no heat map: give another folder.", "heatmaps"
+                )
+            with whole_file(target, "wb") as file:
+                mark = PngInfo()
+                mark.add_text("Software", _MARK)
+                # Level 1 takes a fifth of the default's time for photographs.
+                Image.fromarray(overlay(np.asarray(picture), anomaly_map)).save(
+                    file, "png", pnginfo=mark, compress_level=1
+                )
+        except OSError as error:
             raise UserError(
-                f"{target} is in the way and is no heat map: give another folder.", "heatmaps"
-            )
-        with whole_file(target, "wb") as file:
-            mark = PngInfo()
-            mark.add_text("Software", _MARK)
-            # Level 1 takes a fifth of the default's time for photographs.
-            Image.fromarray(overlay(np.asarray(picture), anomaly_map)).save(
-                file, "png", pnginfo=mark, compress_level=1
-            )
+                f"The heat map {target} cannot be written: {error.strerror}.", "heatmaps"
+            ) from error
         return str(target)
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """An image of which Pillow can make RGB; the largest value of 16-bit grey becomes white."""
+    if not image.mode.startswith("I;16"):
+        return image
+    values = np.asarray(image)
+    return Image.fromarray((values * (255 / max(1, values.max()))).astype("uint8"))
 
 
 def _is_heat_map(path: Path) -> bool:

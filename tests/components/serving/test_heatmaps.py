@@ -76,3 +76,23 @@ def test_a_model_without_an_anomaly_map(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="Cannot make the folder"):
         HeatmapWriter(str(tmp_path / "file"))
+
+
+def test_images_of_16_bits_are_not_white(tmp_path):
+    values = np.linspace(0, 4095, 600).reshape(20, 30).astype("uint16")
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "png")
+    path = HeatmapWriter(str(tmp_path)).write("x.png", buffer.getvalue(), np.zeros((2, 3)))
+    drawn = np.asarray(Image.open(path))[..., 0].astype(float)
+    np.testing.assert_allclose(drawn, values * (255 / 4095), atol=1)
+
+
+@pytest.mark.parametrize("length", [240, 254])
+def test_a_heat_map_that_cannot_be_written_is_named(length, tmp_path):
+    name = "x" * length
+    with pytest.raises(
+        UserError, match=f"{name}.png cannot be written: File name too long"
+    ) as told:
+        HeatmapWriter(str(tmp_path)).write(name, png(1), np.zeros((2, 3)))
+    assert told.value.settings == ("heatmaps",)
+    assert not list(tmp_path.iterdir())
