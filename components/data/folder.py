@@ -76,6 +76,14 @@ def find_images(paths: Sequence[str], table: Table) -> Iterator[str]:
             yield path
 
 
+def is_folder(entry: os.DirEntry) -> bool:
+    """Whether this is a folder, or a link to one that can be followed."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def read_file(path: str) -> bytes:
     """The content of a file.
 
@@ -91,16 +99,16 @@ def _walk(folder: str, table: Table, parents: tuple[str, ...]) -> Iterator[str]:
     except OSError as error:
         table.add(UNREADABLE, f"{folder}/ ({error.strerror})")
         return
-    for entry in (entry for entry in entries if not entry.is_dir()):
+    for entry in (entry for entry in entries if not is_folder(entry)):
         if entry.name.startswith("."):
             table.add(HIDDEN, entry.path)
         elif _is_image(entry.path, entry.name, table):
             yield entry.path
-    for entry in (entry for entry in entries if entry.is_dir()):
+    for entry in (entry for entry in entries if is_folder(entry)):
         real = os.path.realpath(entry.path)
         if entry.name.startswith("."):
             table.add(HIDDEN, f"{entry.path}/")
-        elif not any(parent == real or parent.startswith(f"{real}/") for parent in parents):
+        elif not any(f"{parent}/".startswith(os.path.join(real, "")) for parent in parents):
             # Only a link leads back up, and would lead round in circles.
             yield from _walk(entry.path, table, (*parents, real))
 

@@ -21,6 +21,7 @@ from components.data.folder import (
     ROTATED,
     UNREADABLE,
     Table,
+    is_folder,
     printable,
     read_file,
     walk,
@@ -228,18 +229,18 @@ class Images(Source):
     def _roots(self) -> dict[str, str]:
         """Part -> its folder. `train` is a part if it holds folders and no image itself."""
         train, test = (os.path.join(self.folder, part) for part in (_TRAIN, _TEST))
-        entries = list(os.scandir(train)) if os.path.isdir(train) else []
+        entries = _entries(train) if os.path.isdir(train) else []
         visible = [entry for entry in entries if not entry.name.startswith(".")]
-        has_images = any(looks_like_image(e.name, b"") for e in visible if e.is_file())
-        if has_images or not any(entry.is_dir() for entry in visible):
+        has_images = any(looks_like_image(e.name, b"") for e in visible if os.path.isfile(e))
+        if has_images or not any(map(is_folder, visible)):
             return {_TRAIN: self.folder}
         roots = {_TRAIN: train} | ({_TEST: test} if os.path.isdir(test) else {})
-        for entry in sorted(os.scandir(self.folder), key=lambda entry: entry.name):
+        for entry in _entries(self.folder):
             if entry.name in roots or entry.name.startswith("."):
                 continue
             if entry.name == _MASKS and _TEST in roots:
                 continue
-            if entry.is_dir():
+            if is_folder(entry):
                 count = len(list(walk(entry.path, Table())))
                 self._table.add(BESIDE, f"{entry.path}/", count)
                 self._warnings.append(
@@ -252,15 +253,11 @@ class Images(Source):
 
     def _class_files(self, root: str) -> dict[str, list[str]]:
         """Class -> paths of its images, of which those that cannot be read are still a part."""
-        try:
-            entries = sorted(os.scandir(root), key=lambda entry: entry.name)
-        except OSError as error:
-            raise UserError(f"Cannot read the folder {root}: {error.strerror}.") from None
         found = {}
-        for entry in entries:
+        for entry in _entries(root):
             if entry.name.startswith("."):
                 self._table.add(HIDDEN, entry.path)
-            elif not entry.is_dir():
+            elif not is_folder(entry):
                 self._table.add(BESIDE, entry.path)
             elif not entry.name.isprintable() or printable(entry.name) != entry.name:
                 raise UserError(
@@ -317,3 +314,11 @@ class Images(Source):
                     f"The classes {listed} differ only in case, in spaces or in the way accents "
                     "are written: are they meant to be different?"
                 )
+
+
+def _entries(folder: str) -> list[os.DirEntry]:
+    """What a folder holds, in order of name."""
+    try:
+        return sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"Cannot read the folder {folder}: {error.strerror}.") from None

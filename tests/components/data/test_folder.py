@@ -52,6 +52,8 @@ def test_everything_is_read_or_counted(tmp_path):
     (data / "b" / "6.png").write_bytes(b"no image")
     (data / "notes.txt").write_text("beside the class folders")
     os.symlink(data / "nowhere.png", data / "b" / "7.png")
+    os.symlink("9", data / "b" / "9")  # to itself
+    os.symlink("loop", data / "loop")
     exif = Image.Exif()
     exif[0x0112] = 3
     save(data / "b" / "8.jpg", 8, exif=exif)
@@ -65,8 +67,8 @@ def test_everything_is_read_or_counted(tmp_path):
         READ: 6,
         HIDDEN: 2,
         OTHER: 1,
-        BESIDE: 1,
-        UNREADABLE: 2,
+        BESIDE: 2,
+        UNREADABLE: 3,
         ROTATED: 1,
     }
     lines = "\n".join(source.table.lines())
@@ -74,6 +76,7 @@ def test_everything_is_read_or_counted(tmp_path):
     assert "1 file ignored, because no image: a/Thumbs.db" in lines
     assert "b/6.png (no image of a known format, or damaged)" in lines
     assert "b/7.png (No such file or directory)" in lines
+    assert "b/9 (Too many levels of symbolic links)" in lines
     assert "1 file read as stored, though an EXIF note asks for a rotation: b/8.jpg" in lines
 
 
@@ -84,6 +87,7 @@ def test_scoring_and_training_take_the_same_files(tmp_path):
     save(tmp_path / "elsewhere" / "3.png")
     os.symlink(tmp_path / "elsewhere", data / "b")
     os.symlink(data, data / "a" / "round")  # in circles
+    os.symlink("/", data / "a" / "root")
     (data / "a" / "notes.txt").write_text("no image")
     table = Table()
     scored = [os.path.relpath(path, data) for path in find_images([str(data)], table)]
@@ -181,6 +185,8 @@ def test_folders_beside_train_and_test_are_told(tmp_path):
     for part in ("train", "val", "test"):
         save(tmp_path / part / "good" / "1.png", len(part))
     save(tmp_path / "test" / "bad" / "1.png", 9)
+    for folder in (tmp_path, tmp_path / "train"):
+        os.symlink("loop.png", folder / "loop.png")
     source = sources.get("images", str(tmp_path))
     assert {name: part.names.tolist() for name, part in source.index().parts.items()} == {
         "train": ["train/good/1.png"],
