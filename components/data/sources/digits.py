@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -44,7 +45,7 @@ class Digits(Source):
         """Looks into scikit-learn's folder, without importing scikit-learn, or `data_dir`."""
         if data_dir is not None:
             folder = Path(data_dir).expanduser()
-            if not (folder / _FILE).is_file():
+            if not os.path.isfile(folder / _FILE):
                 raise UserError(
                     f"The data set 'digits' is not in {folder}: missing {_FILE}. It is part of "
                     "scikit-learn, so no data folder is needed.",

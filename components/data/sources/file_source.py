@@ -89,12 +89,12 @@ class FileSource(Source):
         return [
             file
             for file in cls.files
-            if not (folder / file).is_file() and not (folder / f"{file}.gz").is_file()
+            if not any(os.path.isfile(folder / name) for name in (file, f"{file}.gz"))
         ]
 
     @classmethod
     def _absence(cls, root: Path) -> str:
-        if not root.is_dir():
+        if not os.path.isdir(root):
             return f"The data folder {root} is not a folder. {cls.how_to_get}"
         folder = min(cls._candidates(root), key=lambda folder: len(cls._missing(folder)))
         missing = cls._missing(folder)

@@ -78,7 +78,7 @@ class Images(Source):
         if data_dir is None:
             return None
         folder = Path(data_dir).expanduser()
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise UserError(f"The folder of images {folder} does not exist or is not a folder.")
         return cls(folder, **options)
 

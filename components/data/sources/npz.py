@@ -1,5 +1,6 @@
 """Arrays in one NumPy .npz file."""
 
+import os
 import zipfile
 from collections.abc import Iterator
 from functools import partial
@@ -64,7 +65,7 @@ class Npz(Source):
         if data_dir is None:
             return None
         path = Path(data_dir).expanduser()
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise UserError(f"The file {path} does not exist.")
         return cls(path)
 

@@ -1,5 +1,6 @@
 """Data sets that TensorFlow Datasets has prepared, or can download."""
 
+import glob
 import hashlib
 import os
 import socket
@@ -24,7 +25,8 @@ def data_dir() -> str:
 
 def prepared(root: Path, name: str) -> str | None:
     """Folder of the newest prepared version of a data set in TFDS's folder `root`, if any."""
-    versions = sorted(path.parent for path in (root / name).glob("*/dataset_info.json"))
+    found = glob.glob("*/dataset_info.json", root_dir=root / name)
+    versions = sorted((root / name / path).parent for path in found)
     return str(versions[-1]) if versions else None
 
 

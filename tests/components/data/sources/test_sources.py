@@ -290,6 +290,13 @@ def test_undecodable_images_are_given_by_name(tmp_path):
     assert "2.png (no image of a known format, or damaged)" in source.table.names[UNREADABLE][0]
 
 
+@pytest.mark.parametrize("name", sources.names())
+def test_a_path_that_cannot_be_looked_at_is_one_that_is_not_there(name, tmp_path):
+    """This one is too long; one in a closed folder raises an OSError as well."""
+    with pytest.raises(UserError, match="does not exist|is not"):
+        sources.get(name, str(tmp_path / ("x" * 300)))
+
+
 def test_folders_without_images(tmp_path):
     with pytest.raises(UserError, match="no class folders"):
         sources.find("images", str(tmp_path)).labels()
