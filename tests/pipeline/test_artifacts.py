@@ -11,6 +11,8 @@ from pipeline.artifacts import check_database, damaged_records, remember, remove
 @pytest.fixture
 def output(tmp_path):
     """An output folder with a database and two artifacts, of which one has features beside it."""
+    tmp_path /= "100% #1?"
+    tmp_path.mkdir()
     with sqlite3.connect(tmp_path / "metadata.sqlite") as database:
         database.execute("CREATE TABLE Artifact (uri TEXT)")
         database.executemany("INSERT INTO Artifact VALUES (?)", [("x" * 500,)] * 200)
