@@ -11,7 +11,6 @@ import numpy as np
 from models.errors import UserError
 from models.score_names import ANOMALY_SCORE, LEAST_ALPHA
 
-_NAMES = ("image", "id")
 _SUFFIXES = (".csv", ".jsonl", ".parquet", ".tfrecord", ".gz")
 
 
@@ -72,12 +71,19 @@ def _rows(path: Path) -> Iterator[_Row]:
             yield from _parquet(path)
         else:
             yield from _records(path)
+    except UserError:  # of a file in a folder
+        raise
     except KeyError as error:
         raise UserError(
             f"{path} has no {error}: give scores that `capsad score` wrote as CSV, JSON lines, or "
             "by --beam."
         ) from error
-    except (ValueError, TypeError, csv.Error) as error:
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}): give scores that `capsad score` "
+            "wrote."
+        ) from error
+    except (ValueError, TypeError, OverflowError, RecursionError, csv.Error) as error:
         if path.suffix not in _SUFFIXES:
             raise UserError(
                 f"{path} holds no scores: give scores that `capsad score` wrote as CSV, JSON "
@@ -90,7 +96,7 @@ def _row(values: dict) -> _Row:
     score, least = float(values[ANOMALY_SCORE]), float(values[LEAST_ALPHA])
     if not (0 <= score <= 1 and 0 < least < 1):  # This is also true of NaN.
         raise ValueError(f"the scores {score} and {least} are not between 0 and 1")
-    return _Row(str(values[next(name for name in _NAMES if name in values)]), score, least)
+    return _Row(str(values["id" if "id" in values else "image"]), score, least)
 
 
 def _parquet(path: Path) -> Iterator[_Row]:

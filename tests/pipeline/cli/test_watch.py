@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -147,6 +148,15 @@ def test_what_cannot_be_watched_is_named(tmp_path):
     (tmp_path / "cut.jsonl").write_text('{"image": "a.png", "anomaly_sc')
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     (tmp_path / "cut.tfrecord").write_bytes(b"no record" * 20)
+    (tmp_path / "nameless.csv").write_text("anomaly_score,least_alpha\n0.5,0.1\n")
+    (tmp_path / "nameless.jsonl").write_text('{"anomaly_score": 0.5, "least_alpha": 0.1}')
+    (tmp_path / "nested.jsonl").write_text("[" * 100_000)
+    (tmp_path / "huge.jsonl").write_text(f'{{"anomaly_score": {"9" * 400}, "least_alpha": 0.1}}')
+    (tmp_path / "parts").mkdir()
+    shutil.copy(tmp_path / "cut.jsonl", tmp_path / "parts")
+    part = as_parquet(tmp_path / "beam", scores()) / "scores" / "part-0.parquet"
+    content = part.read_bytes()
+    part.write_bytes(content[:50] + bytes(99) + content[149:])
     (tmp_path / "table.txt").write_text("anomaly_score  flagged  image\n0.5  no  a.png\n")
     for files, message in (
         ((tmp_path / "none.csv",), "none.csv does not exist"),
@@ -155,7 +165,13 @@ def test_what_cannot_be_watched_is_named(tmp_path):
         ((tmp_path / "old.csv",), "old.csv has no 'least_alpha'"),
         ((tmp_path / "wrong.csv",), "wrong.csv is damaged: the scores nan and 0.1 are not between"),
         ((tmp_path / "words.csv",), "words.csv is damaged: could not convert"),
+        ((tmp_path / "nameless.csv",), "nameless.csv has no 'image'"),
+        ((tmp_path / "nameless.jsonl",), "nameless.jsonl has no 'image'"),
+        ((tmp_path / "nested.jsonl",), "nested.jsonl is damaged: maximum recursion depth"),
+        ((tmp_path / "huge.jsonl",), "huge.jsonl is damaged: int too large"),
         ((tmp_path / "cut.jsonl",), "cut.jsonl is damaged"),
+        ((tmp_path / "parts",), "parts/cut.jsonl is damaged"),
+        ((tmp_path / "beam",), "part-0.parquet cannot be read (Corrupt"),
         ((tmp_path / "cut.parquet",), "cut.parquet is damaged"),
         ((tmp_path / "cut.tfrecord",), "cut.tfrecord is damaged"),
         ((tmp_path / "table.txt",), "table.txt holds no scores: give scores that"),
