@@ -19,6 +19,7 @@ TEXT = "image/class/text"
 IS_ANOMALY = "is_anomaly"
 CONTRAST = "contrast"
 ID = "id"
+DIGEST = "digest"
 MASK = "mask"
 UNREADABLE_FILE = "unreadable.json"
 """Beside the splits: JSON, a list of the images that could not be decoded, with reasons."""
@@ -30,6 +31,7 @@ def make_example(
     text: str,
     normal_classes: Sequence[str],
     identity: str,
+    digest: str = "",
     mask: np.ndarray | None = None,
 ) -> tf.train.Example:
     """One image as an Example, losslessly encoded as PNG.
@@ -41,6 +43,7 @@ def make_example(
         normal_classes: names of all normal classes. The Example lists those that the image is
             compared with: its own, or all of them for an anomaly.
         identity: name of the image; names sort in the order of the data set.
+        digest: of the content that the image was made of, hexadecimal.
         mask: where the image is anomalous, bool, shape (H, W).
     """
     height, width, channels = image.shape
@@ -57,6 +60,7 @@ def make_example(
                 IS_ANOMALY: _int(int(label == ANOMALY_LABEL)),
                 CONTRAST: _bytes([name.encode() for name in contrast]),
                 ID: _bytes([identity.encode()]),
+                DIGEST: _bytes([digest.encode()]),
                 MASK: _bytes([] if mask is None else [_png(mask)]),
             }
         )
@@ -127,6 +131,22 @@ def load_masks(uri: str, split: str) -> list[np.ndarray | None]:
         mask = np.asarray(Image.open(io.BytesIO(encoded[0]))) > 0 if len(encoded) else None
         found[example[ID].numpy()] = mask
     return [found[key] for key in sorted(found)]
+
+
+def load_digests(uri: str, split: str) -> list[str]:
+    """Loads the digests of a split's images, in the order of the ids.
+
+    Args:
+        uri: folder of the Examples artifact.
+        split: name of one of its splits.
+    """
+    spec = {name: tf.io.FixedLenFeature([], tf.string) for name in (ID, DIGEST)}
+    files = tf.io.gfile.glob(f"{uri}/Split-{split}/*")
+    found: dict[bytes, bytes] = {}
+    for records in tf.data.TFRecordDataset(sorted(files), compression_type="GZIP").batch(1000):
+        batch = tf.io.parse_example(records, spec)
+        found |= zip(batch[ID].numpy(), batch[DIGEST].numpy(), strict=True)
+    return [found[key].decode() for key in sorted(found)]
 
 
 def _png(pixels: np.ndarray) -> bytes:

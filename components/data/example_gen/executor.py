@@ -35,12 +35,13 @@ FILE_FORMAT = "tfrecords_gzip"
 
 
 class Shard(NamedTuple):
-    """A run of a source's images, with the class, the split and the file's name of each."""
+    """A run of a source's images, with the class, split, digest and file's name of each."""
 
     part: str
     start: int
     classes: np.ndarray
     splits: np.ndarray
+    digests: np.ndarray
     names: np.ndarray
 
 
@@ -69,6 +70,7 @@ class ReadShard(beam.DoFn):
                 text=self._classes.names[shard.classes[offset]],
                 normal_classes=self._classes.normal_names,
                 identity=identity(shard.part, shard.start + offset, str(shard.names[offset])),
+                digest=shard.digests[offset].tobytes().hex(),
                 mask=self._mask(shard.part, shard.start + offset),
             )
             yield beam.pvalue.TaggedOutput(SPLITS[shard.splits[offset]], example)
@@ -142,10 +144,10 @@ class Executor(BaseBeamExecutor):
             Shard(
                 name,
                 start,
-                *(values[start:][:SHARD_SIZE] for values in (part.labels, splits, part.names)),
+                *(values[start:][:SHARD_SIZE] for values in columns),
             )
             for name, part in held_out.index.parts.items()
-            for splits in [held_out.splits[name]]
+            for columns in [(part.labels, held_out.splits[name], part.digests, part.names)]
             for start in range(0, len(part.labels), SHARD_SIZE)
         ]
         reader = ReadShard(source, classes, (height, width))

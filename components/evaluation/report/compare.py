@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,8 @@ class Run:
     name: str
     summary: dict[str, Any]
     """The content of `summary.json`."""
-    ids: tuple[str, ...]
-    """Names of the test images."""
+    digests: Counter[str]
+    """Digests of the test images; empty where an earlier version did not write them."""
     is_anomaly: np.ndarray
     """bool (N,)"""
     anomaly_score: np.ndarray
@@ -56,7 +57,7 @@ def read(name: str, report: Path) -> Run:
         return Run(
             name=name,
             summary=summary,
-            ids=tuple(row["id"] for row in rows),
+            digests=Counter(row["digest"] for row in rows if "digest" in row),
             is_anomaly=np.array([row["is_anomaly"] == "1" for row in rows]),
             anomaly_score=np.array([float(row[ANOMALY_SCORE]) for row in rows]),
         )
@@ -85,11 +86,16 @@ def notes(runs: Sequence[Run]) -> list[str]:
                 f"{first.name} has the anomaly {anomalies[0]}, and {other.name} has "
                 f"{anomalies[1]}: these are different tasks."
             )
-        elif set(first.ids) != set(other.ids):
-            common = len(set(first.ids) & set(other.ids))
+        elif unknown := [run.name for run in (first, other) if not run.digests]:
+            found.append(
+                f"Whether {first.name} and {other.name} were tested on the same images cannot be "
+                f"told: an earlier version of capsad made the report of {' and '.join(unknown)}."
+            )
+        elif first.digests != other.digests:
+            common = (first.digests & other.digests).total()
             found.append(
                 f"{first.name} and {other.name} were tested on different images: {common} of "
-                f"{len(first.ids)} and {len(other.ids)} are the same."
+                f"{first.digests.total()} and {other.digests.total()} are the same."
             )
     return found
 

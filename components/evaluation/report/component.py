@@ -15,7 +15,7 @@ from tfx.types import standard_artifacts
 from tfx.types.artifact import Artifact
 from tfx.utils import path_utils
 
-from components.data.examples import TEXT, UNREADABLE_FILE, load_masks, load_split
+from components.data.examples import TEXT, UNREADABLE_FILE, load_digests, load_masks, load_split
 from components.data.folder import UNREADABLE, Table
 from components.evaluation import verdict
 from components.evaluation.eval_config import CLASSES
@@ -79,6 +79,7 @@ def Report(  # noqa: N802
         class_text=test.texts,
         predicted=predicted,
         ids=test.ids,
+        digests=load_digests(examples.uri, "test"),
         scores={name: outputs[name] for name in measured["overall"]},
         calibrated_score=client.metadata()["calibrated_score"],
         auroc={

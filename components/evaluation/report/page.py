@@ -58,6 +58,8 @@ class ReportData:
     """int (N,): index among the normal classes."""
     ids: np.ndarray
     """str (N,): names of the images."""
+    digests: Sequence[str]
+    """Digests of what the images were made of, N."""
     scores: Mapping[str, np.ndarray]
     """Score name -> float (N,). `anomaly_score` is one of the scores."""
     calibrated_score: str
@@ -346,10 +348,11 @@ def _anomaly_rows(classes: Sequence[AnomalyClass]) -> list[_Row]:
 def _image_rows(data: ReportData) -> list[_Row]:
     rows = zip(
         data.ids,
+        data.digests,
         data.class_text,
         (data.labels < 0).astype(int),
         np.array(data.normal_classes)[data.predicted],
         *data.scores.values(),
         strict=True,
     )
-    return [["id", "class", "is_anomaly", "predicted", *data.scores], *rows]
+    return [["id", "digest", "class", "is_anomaly", "predicted", *data.scores], *rows]

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from components.data import sources
+from components.data.example_gen.executor import ReadShard, Shard
+from components.data.examples import load_digests
 from components.data.protocol import SPLITS, Classes, hold_out
 from components.data.splits import load_splits
 from models.errors import UserError
@@ -41,6 +44,21 @@ def test_the_splits_are_those_of_the_protocol():
             )
     assert (splits["train"].labels >= 0).all()
     assert (splits["test"].labels < 0).mean() == 0.5
+
+
+def test_examples_have_the_digests_of_the_content(tmp_path):
+    source = sources.get("digits")
+    part = source.index().parts["train"]
+    columns = (part.labels, np.zeros_like(part.labels), part.digests, part.names)
+    shard = Shard("train", 7, *(column[7:20] for column in columns))
+    reader = ReadShard(source, Classes(source.class_names, (9,)), (8, 8))
+    (tmp_path / "Split-train").mkdir()
+    options = tf.io.TFRecordOptions(compression_type="GZIP")
+    with tf.io.TFRecordWriter(str(tmp_path / "Split-train" / "data.gz"), options) as writer:
+        for tagged in reversed(list(reader.process(shard))):
+            writer.write(tagged.value.SerializeToString())
+    expected = [digest.tobytes().hex() for digest in part.digests[7:20]]
+    assert load_digests(str(tmp_path), "train") == expected
 
 
 def test_a_test_split_that_is_not_balanced_keeps_all():

@@ -34,6 +34,7 @@ def made_up(names=("<b>ball</b>", "cube & $x_1$", "odd")):
         class_text=names[labels],
         predicted=np.where(labels < 0, 1, labels),
         ids=np.array([f"test-{i:08d}" for i in range(count)]),
+        digests=[f"{i:064x}" for i in range(count)],
         scores=scores,
         calibrated_score="pp",
         auroc={"overall": auroc, names[0]: auroc, names[1]: {}},

@@ -179,17 +179,29 @@ def test_runs_are_compared(data, tmp_path):
 
 
 def test_what_cannot_be_compared_is_told(data, tmp_path):
-    fewer = data.ids.copy()
-    fewer[:20] = "another"
+    others = ["another"] * 20 + data.digests[20:]
     runs = [
         write(tmp_path / "one", data),
-        write(tmp_path / "two", dataclasses.replace(data, ids=fewer)),
+        write(tmp_path / "two", dataclasses.replace(data, digests=others)),
         write(tmp_path / "three", dataclasses.replace(data, anomaly_classes=("even",))),
     ]
     images, anomalies = compare.notes(runs)
     assert "tested on different images: 100 of 120 and 120 are the same" in images
     assert "one has the anomaly odd, and three has even" in anomalies
     assert anomalies in compare.html(runs)
+
+
+def test_the_same_images_are_told_by_their_content(data, tmp_path):
+    one = write(tmp_path / "one", data)
+    moved = np.array([f"test-{i:08d} another name" for i in range(1, 121)])
+    assert compare.notes([one, write(tmp_path / "two", dataclasses.replace(data, ids=moved))]) == []
+
+    table = tmp_path / "one" / "tables" / "images.csv"
+    table.write_text(table.read_text().replace("digest", "what no version wrote"))
+    earlier = compare.read("earlier", tmp_path / "one")
+    (told,) = compare.notes([one, earlier])
+    assert "one and earlier were tested on the same images cannot be told" in told
+    assert told.endswith("made the report of earlier.")
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "earlier"])
