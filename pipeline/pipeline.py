@@ -151,6 +151,7 @@ def _trainer(plan: Plan, example_gen: BaseNode, data_gate: BaseNode) -> BaseNode
             "settings": training.all_settings,
             "image_size": list(plan.image_size),
             "white": plan.held_out.index.white,
+            "anomaly": list(plan.classes.anomaly_names),
             "seed": plan.config.seed,
             "strategy": training.strategy,
             "alpha": training.alpha,

@@ -23,6 +23,9 @@ DIGEST = "digest"
 MASK = "mask"
 UNREADABLE_FILE = "unreadable.json"
 """Beside the splits: JSON, a list of the images that could not be decoded, with reasons."""
+SEEN_FILE = "seen.json"
+"""Beside a model: JSON, names of the `anomaly` classes that were held out, and digests of the
+`images` that it was trained, watched or calibrated on."""
 
 
 def make_example(

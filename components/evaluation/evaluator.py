@@ -15,6 +15,7 @@ from tfx.types import standard_component_specs as specs
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from tfx.utils import json_utils, path_utils
 
+from components.data.examples import SEEN_FILE, load_digests
 from components.evaluation.eval_config import CLASSES
 from components.evaluation.metrics import AUROC, OVERALL, load_measures
 from components.evaluation.verdict import FILE, Gate, judge
@@ -23,7 +24,6 @@ from models.errors import UserError
 from models.score_names import ANOMALY_SCORE
 
 _MODEL_RUN, _GATE = "model_run", "gate"
-_NO_BASELINE = "there is no earlier blessed model"
 
 
 class EvaluatorSpec(specs.EvaluatorSpec):
@@ -53,16 +53,15 @@ class Executor(executor.Executor):
         gate = Gate(**json.loads(exec_properties.pop(_GATE)))
         inputs = dict(input_dict)
         (run,) = inputs.pop(_MODEL_RUN)
-        without = _NO_BASELINE
-        if inputs.get(specs.BASELINE_MODEL_KEY) and not _is_whole(inputs[specs.BASELINE_MODEL_KEY]):
+        without = _without_baseline(inputs)
+        if without:
             inputs[specs.BASELINE_MODEL_KEY] = []
-            without = "the last blessed model is damaged or gone, so it was not compared"
         super().Do(inputs, output_dict, exec_properties)
 
         uri = artifact_utils.get_single_uri(output_dict[specs.EVALUATION_KEY])
         measured = load_measures(uri)[OVERALL]
         baseline: float | str = without
-        if inputs.get(specs.BASELINE_MODEL_KEY):
+        if not without:
             former = load_measures(uri, tfma.constants.BASELINE_KEY)[OVERALL]
             baseline = former[ANOMALY_SCORE][AUROC]
         training = json.loads(Path(run.uri, "history.json").read_text())
@@ -111,12 +110,35 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         )
 
 
-def _is_whole(models: list[Artifact]) -> bool:
+def _without_baseline(inputs: dict[str, list[Artifact]]) -> str:
+    """Why the last blessed model is not compared; empty if it is."""
+    former = inputs.get(specs.BASELINE_MODEL_KEY)
+    if not former:
+        return "there is no earlier blessed model"
     try:
-        check_whole(path_utils.serving_model_path(models[0].uri))
+        check_whole(path_utils.serving_model_path(former[0].uri))
     except UserError:
-        return False
-    return True
+        return "the last blessed model is damaged or gone, so it was not compared"
+    try:
+        own, seen = (
+            json.loads(Path(model.uri, SEEN_FILE).read_text())
+            for model in (inputs[specs.MODEL_KEY][0], former[0])
+        )
+    except (OSError, ValueError):
+        return "the last blessed model does not tell what it was trained on, so it was not compared"
+    if set(seen["anomaly"]) != set(own["anomaly"]):
+        return (
+            f"the last blessed model has another anomaly ({', '.join(seen['anomaly'])}), so it was "
+            "not compared"
+        )
+    tested = load_digests(inputs[specs.EXAMPLES_KEY][0].uri, "test")
+    known = sum(map(set(seen["images"]).__contains__, tested))
+    if known:
+        return (
+            f"the last blessed model has seen {known} of the {len(tested)} test images, so it was "
+            "not compared"
+        )
+    return ""
 
 
 def _bless(

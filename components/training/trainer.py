@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from components.data.examples import load_split
+from components.data.examples import SEEN_FILE, load_digests, load_split
 from components.data.splits import Split
 from components.serving.export import export, write_warmup_requests
 from components.training import cluster
@@ -32,9 +32,10 @@ def run_fn(fn_args: FnArgs) -> None:
 
     `fn_args.custom_config` holds `detector`, its `settings`, `image_size`, `white` (see
     `components.data.decode`), `seed`, `strategy` (see `components.training.strategy`),
-    `alpha` and `serving_device` (see `components.serving.export`), and the digests `data` and
-    `digest`, which the model tells. After a kill, training continues after the last complete epoch.
-    The SavedModel is written to `serving_model_dir`. `history.json` and the TensorBoard logs are
+    `alpha` and `serving_device` (see `components.serving.export`), the digests `data` and
+    `digest`, which the model tells, and the names of the `anomaly` classes. After a kill, training
+    continues after the last complete epoch. The SavedModel is written to `serving_model_dir`, and
+    `components.data.examples.SEEN_FILE` beside it. `history.json` and the TensorBoard logs are
     written to `model_run_dir`. If several workers train, only the chief writes, and the other
     workers continue from the state of the chief.
 
@@ -80,6 +81,11 @@ def run_fn(fn_args: FnArgs) -> None:
         ) from error
     if is_chief:
         _write(detector, scorer, train, validation, image_size, fn_args)
+        seen = [load_digests(examples_uri, split) for split in ("train", "eval", "calibration")]
+        write_whole(
+            Path(fn_args.serving_model_dir).parent / SEEN_FILE,
+            json.dumps({"anomaly": config["anomaly"], "images": sum(seen, [])}),
+        )
     else:
         # The stock Trainer fails if this folder does not exist.
         os.makedirs(fn_args.serving_model_dir, exist_ok=True)

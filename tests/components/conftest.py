@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 import tensorflow as tf
 
@@ -8,7 +10,14 @@ def _write_split(folder, images, labels, split="train", reverse=False):
     path = folder / f"Split-{split}"
     path.mkdir(parents=True)
     records = [
-        examples.make_example(image, label, f"class {label}", ["a"], f"train-{i:08d}")
+        examples.make_example(
+            image,
+            label,
+            f"class {label}",
+            ["a"],
+            f"train-{i:08d}",
+            digest=hashlib.sha256(image.tobytes()).hexdigest(),
+        )
         for i, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
     for shard, part in enumerate((records[::2], records[1::2])):

@@ -59,11 +59,12 @@ def test_only_places_differ(pipelines):
 
 
 @pytest.mark.parametrize("given", [{}, {"serving_device": "gpu"}])
-def test_the_trainer_is_told_the_serving_device(given, tmp_path):
+def test_the_trainer_is_told_the_serving_device_and_the_anomaly(given, tmp_path):
     planned = plan(configs.override(configs.get("digits"), output=str(tmp_path), **given))
     trainer = nodes(create_pipeline(planned, platforms.local(planned)))["Trainer"]
     config = json.loads(trainer.exec_properties["custom_config"])
     assert config["serving_device"] == given.get("serving_device", "cpu")
+    assert config["anomaly"] == list(planned.classes.anomaly_names) != []
 
 
 def test_the_batch_scorer_has_the_limit_of_pixels_of_the_run(tmp_path):

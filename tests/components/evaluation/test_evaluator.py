@@ -1,3 +1,6 @@
+import hashlib
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,13 +10,16 @@ from google.protobuf import text_format
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.proto import config_pb2
+from tfx.types import standard_artifacts
 
 from components.evaluation.eval_config import eval_config
+from components.evaluation.evaluator import _without_baseline
 from components.evaluation.metrics import (
     RankingMetrics,
     _class_computations,
     _ranking_computations,
 )
+from components.serving.sums import write_sums
 from models import metrics
 
 
@@ -122,3 +128,38 @@ def test_a_score_that_the_last_blessed_model_did_not_have_is_nan():
         assert {key.output_name for key in found} == {"conformity", "patches"}
         assert set(found) == set(computation.keys)
         assert np.isnan(list(found.values())).all()
+
+
+@pytest.mark.parametrize(
+    ("seen", "reason"),
+    [
+        ({"anomaly": ["y", "z"], "images": ["elsewhere"]}, ""),
+        ({"anomaly": ["z"], "images": ["elsewhere"]}, "has another anomaly (z), so"),
+        ({"anomaly": ["z", "y"], "images": [1, 2]}, "has seen 2 of the 5 test images"),
+        (None, "does not tell what it was trained on"),
+    ],
+)
+def test_only_a_model_of_the_same_task_that_saw_no_test_image_is_compared(
+    seen, reason, write_split, tmp_path
+):
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 1), dtype="uint8")
+    write_split(tmp_path / "examples", images, [0, 0, 0, -1, -1], "test")
+    if seen:
+        seen["images"] = [
+            hashlib.sha256(images[image].tobytes()).hexdigest() if image in range(5) else image
+            for image in seen["images"]
+        ]
+    inputs = {"examples": [standard_artifacts.Examples()]}
+    inputs["examples"][0].uri = str(tmp_path / "examples")
+    own = {"anomaly": ["z", "y"], "images": []}
+    for name, content in (("model", own), ("baseline_model", seen)):
+        inputs[name] = [standard_artifacts.Model()]
+        inputs[name][0].uri = str(tmp_path / name)
+        served = tmp_path / name / "Format-Serving"
+        served.mkdir(parents=True)
+        (served / "saved_model.pb").touch()
+        write_sums(str(served))
+        if content:
+            (tmp_path / name / "seen.json").write_text(json.dumps(content))
+    told = _without_baseline(inputs)
+    assert reason in told and bool(reason) == bool(told)

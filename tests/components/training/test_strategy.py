@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from components.data.examples import load_digests
 from components.training import cluster, strategy
 from components.training.trainer import run_fn
 from models.errors import UserError
@@ -69,6 +70,7 @@ def trainer_arguments(toys, folder, write_split):
                 "serving_device": "cpu",
                 "white": 65535,
                 "data": "0123",
+                "anomaly": ["odd"],
                 "digest": "4567",
             },
         }
@@ -130,6 +132,17 @@ def free_ports(count):
     for listener in sockets:
         listener.close()
     return ports
+
+
+def test_the_model_tells_what_it_has_seen(alone, folder):
+    seen = json.loads((folder / "alone" / "seen.json").read_text())
+    assert seen["anomaly"] == ["odd"]
+    assert len(seen["images"]) == 160
+    splits = ("train", "eval", "calibration")
+    expected = {
+        digest for split in splits for digest in load_digests(str(folder / "examples"), split)
+    }
+    assert set(seen["images"]) == expected
 
 
 def test_two_devices_train_as_one(trainer_arguments, alone):
