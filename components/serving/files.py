@@ -91,6 +91,6 @@ def score_batch(
 
     for places, result in by_halves(score, range(len(names)), Refused):
         if isinstance(result, Exception):
-            yield Unreadable(names[places[0]], str(result))
+            yield Unreadable(printable(names[places[0]]), str(result))
         else:
             yield Scored([names[i] for i in places], [images[i] for i in places], result)

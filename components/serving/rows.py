@@ -2,12 +2,12 @@
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO
 
 import numpy as np
 
+from components.data.folder import printable
 from models.errors import UserError
 from models.files import spreadsheet_safe
 from models.score_names import ANOMALY_SCORE, FLAGGED, LEAST_ALPHA
@@ -54,7 +54,7 @@ def rows(paths: Sequence[str], outputs: dict[str, np.ndarray], alpha: float) -> 
     flagged = exceeds(outputs[_SCORE], alpha)
     for i, path in enumerate(paths):
         yield {
-            "image": os.fsencode(path).decode(errors="backslashreplace"),
+            "image": printable(path),
             "flagged": bool(flagged[i]),
             _SCORE: _value(outputs[_SCORE][i]),
             _CLASS: str(outputs[_CLASS][i]),

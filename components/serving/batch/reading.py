@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from components.data.examples import ENCODED, ID
-from components.data.folder import UNREADABLE, Table
+from components.data.folder import UNREADABLE, Table, printable
 from components.data.formats import UnreadableError, to_decodable
 from components.serving.batch import inputs
 
@@ -78,7 +77,7 @@ class ReadShard(beam.DoFn):
         for name in shard.names:
             read = _read_image if shard.are_images else _read_examples
             # The name of a file may be any bytes, but an id must be a text.
-            for found in read(os.fsencode(name).decode(errors="replace"), shard.path(name)):
+            for found in read(printable(name), shard.path(name)):
                 yield self._decodable(*found) if isinstance(found, tuple) else found
 
     def _decodable(self, identity: str, encoded: bytes) -> tuple[str, bytes]:
@@ -156,7 +155,7 @@ def _parse(record: bytes, identity: str) -> tuple[str, bytes]:
     except DecodeError:
         return dead_letter(identity, "not a tf.Example")
     if features[ID].bytes_list.value:
-        identity = features[ID].bytes_list.value[0].decode(errors="replace")
+        identity = features[ID].bytes_list.value[0].decode(errors="backslashreplace")
     if not features[ENCODED].bytes_list.value:
         return dead_letter(identity, f"the tf.Example has no {ENCODED}")
     return identity, features[ENCODED].bytes_list.value[0]

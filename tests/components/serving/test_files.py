@@ -79,6 +79,15 @@ def test_bad_files_are_named_and_all_others_scored_in_order(tmp_path):
     assert scored == sorted(scored) and len(scored) == 76
 
 
+def test_a_refused_image_whose_name_is_no_text_is_named_as_text(tmp_path):
+    path = f"{tmp_path}/\udcff.png"
+    with open(path, "wb") as file:
+        file.write(png(BAD))
+    assert scores(score_files(FakeClient(), [path], Table())) == [
+        (f"{tmp_path}/\\xff.png", "no image")
+    ]
+
+
 def test_a_file_given_twice_is_scored_twice(tmp_path):
     (path,) = write(tmp_path, [png(2)])
     assert scores(score_files(FakeClient(), [path, path], Table())) == [(path, 2), (path, 2)]

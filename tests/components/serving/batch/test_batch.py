@@ -254,6 +254,22 @@ def test_images_of_too_many_pixels_are_dead_letters(kind, run, images, tmp_path)
     assert reasons[ids[0]] == "15x15 are 225 pixels, more than the limit of 224"
 
 
+def test_names_and_ids_that_are_no_text_stay_apart(run, images, tmp_path):
+    folder, records = tmp_path / "data", []
+    folder.mkdir()
+    for name, image in zip((b"\xfe", b"\xff"), images, strict=False):
+        Image.fromarray(image[..., 0]).save(
+            os.fsdecode(os.fsencode(folder) + b"/" + name + b".png")
+        )
+        record = tf.train.Example.FromString(example(image, "x"))
+        record.features.feature["id"].bytes_list.value[0] = name
+        records.append(record.SerializeToString())
+    write_records(tmp_path / "records", records)
+    run(folder, tmp_path / "records")
+    names = {f"{folder}/\\xfe.png", f"{folder}/\\xff.png"}
+    assert set(read(tmp_path / "out")) == {*names, "\\xfe", "\\xff"}
+
+
 def test_too_many_dead_letters_fail_the_job_and_are_kept(run, images, tmp_path):
     write_images(tmp_path / "data", images[:4])
     for number in range(2):
