@@ -159,7 +159,7 @@ def test_ctrl_c_is_no_traceback_and_says_how_to_go_on(after, tmp_path):
     # Who starts the tests in the background ignores the signal, and processes inherit that.
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from pipeline.command import main; main()"
+        "from pipeline.command import main; print('ready', flush=True); main()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, "run", "digits"],
@@ -169,6 +169,7 @@ def test_ctrl_c_is_no_traceback_and_says_how_to_go_on(after, tmp_path):
         stderr=subprocess.STDOUT,
         text=True,
     )
+    assert process.stdout.readline() == "ready\n"
     if after == "log":
         while not list(tmp_path.glob("runs/*/log.txt")):
             assert process.poll() is None
