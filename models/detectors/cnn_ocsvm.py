@@ -100,8 +100,8 @@ def fit_machine(
     features = features.astype("float64")
     if features.var(axis=0).max() < _LEAST_VARIANCE:
         raise UserError(
-            "The network gives all training images the same features, so no support vector machine "
-            "can be fitted to them. Lower learning_rate, or set standardise=true.",
+            "The network gives all training images the same features: lower learning_rate, or set "
+            "standardise=true.",
             "learning_rate",
             "standardise",
         )
