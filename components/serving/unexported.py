@@ -1,6 +1,7 @@
 """Runs a scorer that was not exported, with the outputs of the SavedModel that it would become."""
 
 import json
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,9 +18,12 @@ from models.files import whole_folder
 from models.inference import in_batches
 from models.score_names import PICTURES
 
+# Under JAX, Keras lends the variables of a model to each call of it, so there may be only one.
+_ONE_AT_A_TIME = threading.Lock()
+
 
 class ScorerClient(LocalClient):
-    """Runs a scorer in this process.
+    """Runs a scorer in this process. Several threads may use it, and take turns.
 
     Args:
         scorer: model that the `fit` of a detector returns.
@@ -62,7 +66,8 @@ class ScorerClient(LocalClient):
     def score_batch(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Scores a batch of decoded images, see `LocalClient`."""
         # Arrays stand between both, because the scorer runs on any backend of Keras.
-        outputs = in_batches(self.scorer, images)
+        with _ONE_AT_A_TIME:
+            outputs = in_batches(self.scorer, images)
         outputs = {name: tf.constant(value) for name, value in outputs.items()}
         outputs = served_outputs(self.scorer, outputs, self._arguments)
         return {

@@ -9,6 +9,7 @@ import capsad
 from components.data.protocol import CALIBRATION, EVAL, TRAIN, split_normal
 from components.serving.rows import rows
 from models import metrics
+from tests.backends import INSTALLED
 from tests.conftest import TINY, lively_weights, toy_images
 
 SETTINGS = {"epochs": 6, "batch_size": 30, "learning_rate": 0.01, **TINY}
@@ -44,6 +45,21 @@ def assert_same(scores, others, step=0.0):
             assert np.abs(values - other).max() <= step + 1e-5
         elif name != "flagged":
             np.testing.assert_array_equal(values, other)
+
+
+@pytest.mark.skipif("jax" not in INSTALLED, reason="needs JAX")
+def test_threads_score_the_same_under_jax(on_backend, tmp_path):
+    code = f"""
+import capsad
+from concurrent.futures import ThreadPoolExecutor
+from tests.conftest import toy_images
+images, labels = toy_images(60, 3, seed=0)
+trained = capsad.fit(images, labels, detector="dbn", **{QUICK!r})
+with ThreadPoolExecutor(4) as pool:
+    found = list(pool.map(lambda _: trained.score(images)["anomaly_score"], range(24)))
+print(all((scores == found[0]).all() for scores in found))
+"""
+    assert on_backend("jax", code, tmp_path) == "True\n"
 
 
 def test_arrays_in_calibrated_detector_out(trained, tested):
