@@ -45,7 +45,7 @@ def test_a_newcomer_sees_statistics_curves_and_reconstructions_and_no_warning(
     assert "facets-overview" in pages
     assert "No anomalies found." in pages
     auroc = {name: float(value) for name, value in re.findall(r"auROC of (\w+) +([\d.]+)", printed)}
-    assert auroc.keys() == {"pp", "re", "anomaly_score"}
+    assert auroc.keys() == {"conformity", "pp", "re", "anomaly_score"}
     assert auroc["anomaly_score"] > 0.75
     assert "blessed: True" in printed
 
