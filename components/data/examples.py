@@ -83,7 +83,6 @@ def load_split(
         image_size: height and width of the images, which were resized when they were written.
         ids: ids of the images that are loaded. `None` loads all.
     """
-    files = tf.io.gfile.glob(f"{uri}/Split-{split}/*")
     spec = {
         ENCODED: tf.io.FixedLenFeature([], tf.string),
         CHANNELS: tf.io.FixedLenFeature([], tf.int64),
@@ -91,7 +90,7 @@ def load_split(
         TEXT: tf.io.FixedLenFeature([], tf.string),
         ID: tf.io.FixedLenFeature([], tf.string),
     }
-    records = tf.data.TFRecordDataset(sorted(files), compression_type="GZIP")
+    records = _records(uri, split)
     if ids is not None:
         wanted = tf.constant(sorted(ids), tf.string)
         records = records.filter(
@@ -126,9 +125,8 @@ def load_masks(uri: str, split: str) -> list[np.ndarray | None]:
         split: name of one of its splits.
     """
     spec = {ID: tf.io.FixedLenFeature([], tf.string), MASK: tf.io.VarLenFeature(tf.string)}
-    files = tf.io.gfile.glob(f"{uri}/Split-{split}/*")
     found: dict[bytes, np.ndarray | None] = {}
-    for record in tf.data.TFRecordDataset(sorted(files), compression_type="GZIP"):
+    for record in _records(uri, split):
         example = tf.io.parse_single_example(record, spec)
         encoded = example[MASK].values.numpy()
         mask = np.asarray(Image.open(io.BytesIO(encoded[0]))) > 0 if len(encoded) else None
@@ -144,12 +142,17 @@ def load_digests(uri: str, split: str) -> list[str]:
         split: name of one of its splits.
     """
     spec = {name: tf.io.FixedLenFeature([], tf.string) for name in (ID, DIGEST)}
-    files = tf.io.gfile.glob(f"{uri}/Split-{split}/*")
     found: dict[bytes, bytes] = {}
-    for records in tf.data.TFRecordDataset(sorted(files), compression_type="GZIP").batch(1000):
+    for records in _records(uri, split).batch(1000):
         batch = tf.io.parse_example(records, spec)
         found |= zip(batch[ID].numpy(), batch[DIGEST].numpy(), strict=True)
     return [found[key].decode() for key in sorted(found)]
+
+
+def _records(uri: str, split: str) -> tf.data.Dataset:
+    """The serialised Examples of a split, in the order of their files."""
+    files = tf.io.gfile.glob(f"{uri}/Split-{split}/*")
+    return tf.data.TFRecordDataset(sorted(files), compression_type="GZIP")
 
 
 def _png(pixels: np.ndarray) -> bytes:
