@@ -110,15 +110,18 @@ class BackboneDetector(Detector):
         network = self._network(shape)
         trained, trained_labels = self.augmented(*self.copies(images, labels))
         found = self._features(network, trained)
-        watched, seen = None, images[:0]
-        if validation is not None and len(validation[0]):
+        seen = images[:0] if validation is None else validation[0]
+        watched = None
+        if validation is not None and len(seen):
             copied, copied_labels = self.copies(*validation)
-            watched, seen = (self._features(network, copied), copied_labels), validation[0]
-        if watched is not None and len(seen) >= LEAST_USUAL:
+            watched = self._features(network, copied), copied_labels
+        if watched and len(seen) >= LEAST_USUAL:
             known, usual = np.arange(len(labels)), watched[0][: len(seen)]
         else:
             known, aside = _put_aside(labels, np.random.default_rng(self.seed))
-            usual = self._features(network, np.concatenate([seen, images[aside]]))
+            usual = found[aside]
+            if len(seen):
+                usual = self._features(network, np.concatenate([seen, images[aside]]))
         data = FeatureData(
             trained=(found, trained_labels),
             watched=watched,
